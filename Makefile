@@ -1,0 +1,56 @@
+# Everything a developer or CI does. Needs make and a Python of at least 3.11 with its venv module; the rest is installed
+# into .venv, in the versions of constraints.txt.
+
+PYTHON ?= python3
+ARGS ?=
+PACKAGES := orchestrator participants outbox migrations
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+RUN_READY := $(VENV)/.run-ready
+DEV_READY := $(VENV)/.dev-ready
+NPROCESSES := -n auto --maxprocesses 8
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(RUN_READY) ## Run sagas against a real NATS server on this machine, and show what happens to them
+	@$(BIN)/saga demo $(ARGS)
+
+test: $(DEV_READY) ## Run the tests (ARGS="-k relay" is handed to pytest)
+	@$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
+
+check: $(DEV_READY) ## What CI runs: style, types, the rules on imports, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PACKAGES) tests
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
+
+clean: ## Remove .venv, caches and build output
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'pass' 2>/dev/null || { \
+	  echo "Amends needs Python 3.11 or newer, and there is no '$(PYTHON)' here. Install it, or name one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Amends needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name a newer one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments: its venv module is missing. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Making $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN_READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing Amends into $(VENV) ..."
+	@$(INSTALL) --editable .
+	@touch $@
+
+$(DEV_READY): $(RUN_READY)
+	@echo "Installing the tools of development ..."
+	@$(INSTALL) --editable '.[dev]'
+	@touch $@

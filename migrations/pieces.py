@@ -1,0 +1,75 @@
+"""What the revisions share, frozen.
+
+Revisions do not import the models or `outbox.database`: those say what a table is today, a revision what was
+made on its day. For the same reason nothing here is changed once it is released; a new shape gets a new name.
+"""
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+from alembic.operations import Operations
+from sqlalchemy.dialects.postgresql import JSONB
+
+AUTOMATIC_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+DOCUMENT = sa.JSON().with_variant(JSONB(), "postgresql")
+MOMENT = sa.DateTime(timezone=True)
+MONEY = sa.BigInteger()
+
+QUEUE = {
+    "autovacuum_vacuum_scale_factor": 0,
+    "autovacuum_vacuum_threshold": 1000,
+    "autovacuum_vacuum_cost_delay": 0,
+    "autovacuum_analyze_scale_factor": 0,
+    "autovacuum_analyze_threshold": 5000,
+}
+"""PostgreSQL storage of a table whose rows come and go at once: it is small, and nearly all of it is dead rows. Left to
+the defaults (a fifth of the table) the vacuum falls behind, and the claim query walks through the dead.
+"""
+
+CHANGING = {"autovacuum_vacuum_scale_factor": 0.02, "autovacuum_analyze_scale_factor": 0.02}
+"""PostgreSQL storage of a large table whose newest rows are updated many times: a fiftieth, not a fifth."""
+
+
+def tune(op: Operations, table: str, storage: Mapping[str, float]) -> None:
+    """Set storage parameters, on PostgreSQL. (SQLAlchemy's `postgresql_with` does nothing on a table.)"""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(f"ALTER TABLE {table} SET ({', '.join(f'{key} = {value}' for key, value in storage.items())})")
+
+
+def create_messaging_v1(op: Operations) -> None:
+    """`outbox`, `inbox` and `dead_letters`, as every service has them beside its own tables."""
+    op.create_table(
+        "outbox",
+        sa.Column("message_id", sa.String(400), nullable=False),
+        sa.Column("subject", sa.String(255), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("due_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name="pk_outbox"),
+    )
+    tune(op, "outbox", QUEUE)
+    op.create_index("ix_outbox_due_at", "outbox", ["due_at"])
+    op.create_table(
+        "inbox",
+        sa.Column("message_id", sa.String(400), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("received_at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("message_id", name="pk_inbox"),
+    )
+    op.create_index("ix_inbox_received_at", "inbox", ["received_at"])
+    op.create_table(
+        "dead_letters",
+        sa.Column("id", AUTOMATIC_ID, autoincrement=True, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("subject", sa.String(255), nullable=False),
+        sa.Column("message_id", sa.String(400), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("body", sa.Text(), nullable=False),
+        sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
+    )
+
+
+def drop_messaging_v1(op: Operations) -> None:
+    """Undo `create_messaging_v1`."""
+    for table in ("dead_letters", "inbox", "outbox"):
+        op.drop_table(table)

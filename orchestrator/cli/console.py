@@ -1,0 +1,107 @@
+"""What is printed, and where: data on stdout, all else on stderr; colours and bars only on a terminal."""
+
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+STYLES: Final = {
+    "completed": "green",
+    "compensated": "yellow",
+    "running": "cyan",
+    "compensating": "magenta",
+    "stuck": "bold red",
+    "done": "green",
+    "undone": "yellow",
+    "refused": "yellow",
+    "asked": "cyan",
+    "undoing": "magenta",
+    "undo-refused": "red",
+    "unknown": "red",
+    "pending": "dim",
+}
+
+
+WRAPPED: Final = ("reason", "note", "value", "")
+"""Columns of prose; the others are kept on one line."""
+
+WIDE: Final = 1000
+"""In a pipe nothing is wrapped."""
+
+
+def out() -> Console:
+    """For data."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False)
+
+
+def err() -> Console:
+    """For everything else."""
+    return Console(file=sys.stderr, width=None if sys.stderr.isatty() else WIDE, highlight=False)
+
+
+def say(message: str) -> None:
+    """A line for a person."""
+    err().print(message, markup=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, on one line."""
+    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+    sys.stdout.flush()
+
+
+def status_text(status: str) -> Text:
+    """A status in its colour."""
+    return Text(status, STYLES.get(status, ""))
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], *, right: Iterable[str] = ()) -> Table:
+    """A plain table; columns named in `right` are aligned to the right."""
+    built = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: Literal["left", "right"] = "right" if column in set(right) else "left"
+        built.add_column(column, justify=justify, overflow="fold", no_wrap=column not in WRAPPED)
+    for row in rows:
+        built.add_row(*row)
+    return built
+
+
+def progress(description: str, total: float | None) -> tuple[Progress, Any]:
+    """A progress bar on stderr, silent in a pipe."""
+    console = err()
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    ]
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    return bar, bar.add_task(description, total=total)
+
+
+def duration(seconds: float) -> str:
+    """`0.042` -> `42 ms`, `75` -> `1 min 15 s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def moment(at: datetime) -> str:
+    """A local time, to the millisecond."""
+    return at.astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def day(at: datetime) -> str:
+    """A local date and time, to the second."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")

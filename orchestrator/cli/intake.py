@@ -1,0 +1,93 @@
+"""Reading orders from a file or a pipe: one JSON object, or many as NDJSON, in bounded memory."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+from pydantic_core import from_json
+
+from orchestrator.engine import MAX_INPUT_BYTES
+
+MAX_LINE: Final = 2 * MAX_INPUT_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input, where it stands, and how many bytes it took. `data` is None when it cannot be read: see `problem`."""
+
+    line: int
+    size: int
+    data: dict[str, Any] | None
+    problem: str | None = None
+
+
+def read_inputs(stream: IO[bytes]) -> Iterator[Input]:
+    """Every input of the stream. What cannot be read is told with its line number, and the rest goes on."""
+    first = _read_line(stream, 1)
+    if first is None:
+        return
+    opening = first.problem is not None and first.size < MAX_LINE
+    if opening:  # not JSON by itself: is it the first line of one object that spans several?
+        yield from _spanning(stream, first)
+        return
+    if first.data is not None or first.problem is not None:
+        yield first
+    yield from _lines(stream, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line(Input):
+    text: bytes = b""
+
+
+def _spanning(stream: IO[bytes], first: _Line) -> Iterator[Input]:
+    collected, numbered = first.text, [first]
+    line = 2
+    while len(collected) < MAX_LINE and (more := _read_line(stream, line)) is not None:
+        collected += more.text
+        numbered.append(more)
+        line += 1
+        if more.data is not None:
+            break  # a line that is an object by itself: this is NDJSON, and the first line is a bad one
+    try:
+        whole = from_json(collected)
+    except ValueError:
+        yield from (one for one in numbered if one.data is not None or one.problem is not None)
+    else:
+        yield _as_input(whole, 1, len(collected))
+    yield from _lines(stream, line)
+
+
+def _lines(stream: IO[bytes], line: int) -> Iterator[Input]:
+    while (read := _read_line(stream, line)) is not None:
+        if read.data is not None or read.problem is not None:
+            yield read
+        line += 1
+
+
+def _read_line(stream: IO[bytes], number: int) -> _Line | None:
+    """The next line; None at the end. A blank line has neither data nor problem."""
+    text = stream.readline(MAX_LINE)
+    if not text:
+        return None
+    size = len(text)
+    if size == MAX_LINE and not text.endswith(b"\n"):
+        while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+            size += len(rest)
+        return _Line(number, size + len(rest), None, f"longer than {MAX_LINE:,} bytes")
+    if not text.strip():
+        return _Line(number, size, None, None, text)
+    try:
+        value = from_json(text)
+    except ValueError as error:
+        return _Line(number, size, None, f"not JSON: {error}", text)
+    read = _as_input(value, number, size)
+    return _Line(number, size, read.data, read.problem, text)
+
+
+def _as_input(value: Any, line: int, size: int) -> Input:
+    if isinstance(value, dict):
+        return Input(line, size, value)
+    if isinstance(value, list):
+        return Input(line, size, None, "a JSON array: write one object a line (NDJSON)")
+    return Input(line, size, None, f"not a JSON object but {type(value).__name__}")

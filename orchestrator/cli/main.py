@@ -1,0 +1,49 @@
+"""The command `saga`: puts the families of commands together, and turns errors into sentences and exit codes."""
+
+import sys
+
+import typer
+from typer.exceptions import Abort, TyperException
+from typer.exceptions import Exit as ExitRequest
+
+from orchestrator.cli import admin, demo, look, run, schema, start
+from orchestrator.cli.console import say
+from orchestrator.cli.exits import Exit, exit_code
+from orchestrator.logs import configure_logging
+
+app = typer.Typer(
+    name="saga",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Run sagas: business transactions over several services, undone in order when a step fails.",
+    epilog="Exit codes: 0 ok · 1 error · 2 usage · 3 not found · 4 conflict · 5 compensated · 6 stuck · "
+    "7 broker or database out of reach · 8 verify found a violation · 124 the wait timed out · 130 Ctrl-C",
+)
+for family in (run, start, look, admin, schema, demo):
+    family.register(app)
+
+
+def main() -> None:
+    """Run a command. Always ends by SystemExit."""
+    configure_logging("warning", "text")  # the roles say more, see `run`
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else Exit.OK)
+    except ExitRequest as request:
+        sys.exit(request.exit_code)
+    except TyperException as error:
+        say(error.format_message())
+        sys.exit(Exit.USAGE)
+    except (Abort, KeyboardInterrupt):
+        sys.exit(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(Exit.OK)
+    except Exception as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        say(f"saga: {error}")
+        sys.exit(code)

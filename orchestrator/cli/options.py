@@ -1,0 +1,20 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator.settings import Settings, load_settings
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="DIR", help="Where `saga dev` keeps its data.", show_default=".amends"),
+]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
+SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, the beginning of it, or its key.")]
+
+
+def settings_of(data_dir: Path | None) -> Settings:
+    """The settings of a command."""
+    return load_settings(**({"data_dir": data_dir} if data_dir else {}))

@@ -1,0 +1,234 @@
+"""`saga start`: begin one saga, or as many as a file holds."""
+
+import asyncio
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Annotated, Any, Final
+
+import typer
+
+from orchestrator.cli.console import out, print_json, progress, say
+from orchestrator.cli.exits import Exit, Failure
+from orchestrator.cli.follow import follow_sagas, wait_for
+from orchestrator.cli.intake import Input, read_inputs
+from orchestrator.cli.options import DataDir, Json, settings_of
+from orchestrator.composition import Client, open_client
+from orchestrator.engine import BadInput, StartRequest, StartResult
+from orchestrator.queries import Queries
+from orchestrator.sagas import DEFINITIONS
+from orchestrator.settings import Settings
+from outbox.errors import BrokerOutOfReach
+
+AT_ONCE: Final = 500
+IN_HAND: Final = 20 * AT_ONCE
+"""Sagas that `--wait` waits for at a time: intake pauses until some of them have ended, so memory is bounded."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add this family's commands."""
+    app.command("start")(start)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to start, and what to do then."""
+
+    definition: str
+    key: str | None
+    key_field: str | None
+    wait: bool
+    follow: bool
+    patience: float
+    json: bool
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the inputs so far."""
+
+    outcomes: Counter[str]
+    statuses: Counter[str]
+    first: StartResult | None = None
+    timed_out: bool = False
+
+    @property
+    def inputs(self) -> int:
+        """How many inputs there were."""
+        return self.outcomes.total()
+
+    def exit(self) -> Exit:
+        """The worst of what happened."""
+        if self.outcomes["bad"]:
+            return Exit.ERROR
+        if self.outcomes["conflict"]:
+            return Exit.CONFLICT
+        if self.timed_out:
+            return Exit.TIMED_OUT
+        if self.statuses["stuck"]:
+            return Exit.STUCK
+        return Exit.COMPENSATED if self.statuses["compensated"] else Exit.OK
+
+
+def start(
+    saga: Annotated[str, typer.Argument(help="Which saga, as in place-order.")],
+    file: Annotated[str, typer.Option("--input", "-i", metavar="FILE|-", help="One JSON object, or NDJSON.")],
+    key: Annotated[str | None, typer.Option(help="Same key and input: same saga. Another input: a conflict.")] = None,
+    key_field: Annotated[str | None, typer.Option(help="Take each input's key from this field.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the sagas have ended; exit 0, 5 or 6.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Print the saga's log until it has ended.")] = False,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most; then exit 124.")] = 60.0,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> int:
+    """Begin one saga, or as many as a file holds."""
+    if saga not in DEFINITIONS:
+        raise Failure(f"there is no saga {saga!r}: there is {', '.join(DEFINITIONS)}", Exit.NOT_FOUND)
+    if key is not None and key_field is not None:
+        raise Failure("give --key or --key-field, not both", Exit.USAGE)
+    options = Options(saga, key, key_field, wait or follow, follow, timeout, json)
+    with _open(file) as stream:
+        return asyncio.run(_start(settings_of(data_dir), options, stream, _size(file)))
+
+
+async def _start(settings: Settings, options: Options, stream: IO[bytes], size: int | None) -> int:
+    async with open_client(settings) as client:
+        relaying = await _connect(client)
+        try:
+            tally = await _start_all(client, options, stream, size)
+            if relaying is not None:
+                await client.relay.drain(5.0)
+        finally:
+            if relaying is not None:
+                relaying.cancel()
+                with suppress(asyncio.CancelledError):
+                    await relaying
+    if not tally.inputs:
+        raise Failure("there is nothing to start: the input is empty", Exit.ERROR)
+    return tally.exit()
+
+
+async def _connect(client: Client) -> asyncio.Task[None] | None:
+    """Publish what we commit, if the broker can be reached; if not, the orchestrator does it when it can."""
+    try:
+        await client.connect()
+    except BrokerOutOfReach as error:
+        say(f"warning: {error}. What is started is safe in the database and goes on when NATS is back.")
+        return None
+    return asyncio.create_task(client.relay.run())
+
+
+async def _start_all(client: Client, options: Options, stream: IO[bytes], size: int | None) -> Tally:
+    tally = Tally(Counter(), Counter())
+    queries = Queries(client.database, DEFINITIONS)
+    bar, task = progress(f"starting {options.definition}", size)
+    deadline = asyncio.get_running_loop().time() + options.patience
+    waiting: set[str] = set()
+    inputs = read_inputs(stream)
+    with ExitStack() as stack:
+        many = False
+        while batch := await asyncio.to_thread(_take, inputs, AT_ONCE if many else 2):
+            if not many and (len(batch) > 1):
+                many = True
+                stack.enter_context(bar)
+            if many and (options.key is not None or options.follow):
+                raise Failure("--key and --follow are for one input; for many: --key-field, saga log -f", Exit.USAGE)
+            results = await _start_batch(client, options, batch, tally)
+            _report(batch, results, options, many)
+            bar.advance(task, sum(one.size for one in batch) if size else len(batch))
+            waiting |= {r.saga_id for r in results if isinstance(r, StartResult) and r.outcome != "conflict"}
+            while options.wait and len(waiting) > IN_HAND and not tally.timed_out:
+                await _wait(queries, waiting, tally, deadline, IN_HAND // 2)
+    if options.follow and waiting:
+        tally.timed_out |= not await follow_sagas(queries, next(iter(waiting)), deadline, options.json)
+        await _wait(queries, waiting, tally, deadline, 0)
+    elif options.wait and waiting:
+        await _wait(queries, waiting, tally, deadline, 0)
+    _conclude(tally, options, many)
+    return tally
+
+
+async def _wait(queries: Queries, waiting: set[str], tally: Tally, deadline: float, until: int) -> None:
+    ended, timed_out = await wait_for(queries, waiting, deadline, until)
+    tally.statuses.update(ended)
+    tally.timed_out |= timed_out
+
+
+async def _start_batch(
+    client: Client, options: Options, batch: Sequence[Input], tally: Tally
+) -> list[StartResult | str]:
+    """A result, or what is wrong with the input, for each of the batch."""
+    prepared = [_prepare(client, options, one) for one in batch]
+    requests = [one for one in prepared if isinstance(one, StartRequest)]
+    results = iter(await client.engine.start(requests) if requests else ())
+    answers: list[StartResult | str] = [one if isinstance(one, str) else next(results) for one in prepared]
+    tally.outcomes.update("bad" if isinstance(one, str) else one.outcome for one in answers)
+    tally.first = tally.first or next((one for one in answers if isinstance(one, StartResult)), None)
+    return answers
+
+
+def _prepare(client: Client, options: Options, one: Input) -> StartRequest | str:
+    if one.data is None:
+        return one.problem or "empty"
+    key = options.key
+    if options.key_field is not None:
+        key = one.data.get(options.key_field)
+        if not isinstance(key, str) or not key:
+            return f"{options.key_field}: is to be the key, so it must be a text that is not empty"
+    if key is not None and len(key) > 200:
+        return "the key is longer than 200 characters"
+    try:
+        return client.engine.request(options.definition, one.data, key)
+    except BadInput as error:
+        return str(error)
+
+
+def _report(batch: Sequence[Input], results: Sequence[StartResult | str], options: Options, many: bool) -> None:
+    shown = not options.json and not (many and sys.stdout.isatty())  # a million ids are for a pipe
+    for one, result in zip(batch, results, strict=True):
+        if isinstance(result, str):
+            say(f"line {one.line}: {result}" if many or one.line > 1 else f"the input is refused: {result}")
+        elif result.outcome == "conflict":
+            say(f"line {one.line}: the key is taken by saga {result.saga_id}, which has another input")
+        if options.json and many:
+            body = {"problem": result} if isinstance(result, str) else asdict(result)
+            print_json({"line": one.line} | body)
+        elif isinstance(result, StartResult) and result.outcome != "conflict" and shown:
+            out().print(result.saga_id)
+
+
+def _conclude(tally: Tally, options: Options, many: bool) -> None:
+    if options.json and not many and tally.first is not None:
+        print_json(asdict(tally.first) | {"status": next(iter(tally.statuses), None)})
+    if many:
+        said = [f"{count:,} {name}" for name, count in sorted((tally.outcomes | tally.statuses).items())]
+        say(", ".join(said))
+    elif tally.statuses:
+        say(f"{next(iter(tally.statuses))}")
+    if tally.timed_out:
+        say(f"the wait timed out after {options.patience:g} s; the sagas go on: see `saga ls`")
+
+
+def _take(inputs: Iterator[Input], count: int) -> list[Input]:
+    taken = []
+    for one in inputs:
+        taken.append(one)
+        if len(taken) == count:
+            break
+    return taken
+
+
+def _open(file: str) -> Any:
+    if file == "-":
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    try:
+        return Path(file).open("rb")
+    except OSError as error:
+        raise Failure(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _size(file: str) -> int | None:
+    return None if file == "-" else Path(file).stat().st_size

@@ -1,0 +1,169 @@
+"""The composition root: the one place where everything is wired together, and the only one that knows every part."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+from orchestrator import tables
+from orchestrator.engine import Engine, run_timers
+from orchestrator.sagas import DEFINITIONS
+from orchestrator.settings import Settings
+from orchestrator.verify import Books, Verifier
+from outbox.broker import Broker
+from outbox.clock import Clock, SystemClock
+from outbox.database import Database
+from outbox.errors import DatabaseOutOfReach
+from outbox.faults import Faults, faults_from
+from outbox.relay import Relay
+from outbox.service import Service
+from outbox.tables import MessagingTables
+from outbox.topology import Inlet, Topology, command_inlet, reply_inlet
+from outbox.unit_of_work import Outbox
+from participants.inventory import handlers as inventory
+from participants.inventory import seed as inventory_seed
+from participants.inventory.audit import InventoryAuditor
+from participants.order import handlers as order
+from participants.order.audit import OrderAuditor
+from participants.payment import handlers as payment
+from participants.payment import seed as payment_seed
+from participants.payment.audit import PaymentAuditor
+from participants.runtime import Participant
+from participants.runtime.processor import CommandProcessor
+
+PARTICIPANTS: Final = {module.participant.name: module.participant for module in (order, inventory, payment)}
+
+
+def open_database(settings: Settings, role: str, *, must_exist: bool = True) -> Database:
+    """One role's database. Raises DatabaseOutOfReach when it should be there and is not."""
+    database = Database(settings.database_url(role), pool_size=settings.pool_size)
+    file = database.url.database
+    if must_exist and database.dialect == "sqlite" and file and not Path(file).exists():
+        raise DatabaseOutOfReach(
+            f"there is no database {file}: start `saga dev`, or make it with `saga db upgrade`, "
+            "or say where it is with --data-dir"
+        )
+    return database
+
+
+def messaging_of(role: str) -> MessagingTables:
+    """The messaging tables of one role."""
+    return tables.messaging if role == "orchestrator" else PARTICIPANTS[role].messaging
+
+
+def inlet_of(settings: Settings, role: str) -> Inlet:
+    """What comes to one role."""
+    ack_wait = timedelta(seconds=settings.ack_wait)
+    return reply_inlet(ack_wait) if role == "orchestrator" else command_inlet(role, ack_wait)
+
+
+def build_service(
+    settings: Settings, role: str, *, clock: Clock | None = None, faults: Faults | None = None
+) -> Service:
+    """A role that is ready to run."""
+    outbox = _outbox(settings, role, open_database(settings, role), clock, faults)
+    if role == "orchestrator":
+        engine = Engine(DEFINITIONS, outbox, clock=outbox.clock)
+        return Service(
+            role,
+            url=settings.nats_url,
+            inlet=inlet_of(settings, role),
+            outbox=outbox,
+            processor=engine,
+            background=(lambda: run_timers(engine),),
+            replicas=settings.stream_replicas,
+        )
+    participant: Participant = PARTICIPANTS[role]
+    return Service(
+        role,
+        url=settings.nats_url,
+        inlet=inlet_of(settings, role),
+        outbox=outbox,
+        processor=CommandProcessor(participant, outbox.database),
+        replicas=settings.stream_replicas,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An engine for a command that comes and goes: it writes like a replica, and publishes what it wrote if it can."""
+
+    engine: Engine
+    database: Database
+    relay: Relay
+    broker: Broker
+
+    async def connect(self) -> None:
+        """Reach the broker, and see that its streams are there. Raises BrokerOutOfReach."""
+        await self.broker.connect()
+        await Topology(None).ensure(self.broker.jetstream)
+
+
+@asynccontextmanager
+async def open_client(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Client]:
+    """Opens the orchestrator's database. The caller connects the broker; without it the orchestrator publishes."""
+    database = open_database(settings, "orchestrator")
+    outbox = _outbox(settings, "orchestrator", database, clock, None)
+    broker = Broker(settings.nats_url, name="amends-cli")
+    try:
+        yield Client(Engine(DEFINITIONS, outbox, clock=outbox.clock), database, Relay(outbox, broker), broker)
+    finally:
+        await broker.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
+    """Opens every database."""
+    roles = ("orchestrator", *PARTICIPANTS)
+    async with AsyncExitStack() as stack:
+        databases = {role: open_database(settings, role) for role in roles}
+        for database in databases.values():
+            stack.push_async_callback(database.close)
+        auditors = (
+            OrderAuditor(databases["order"]),
+            InventoryAuditor(databases["inventory"]),
+            PaymentAuditor(databases["payment"]),
+        )
+        books: Sequence[Books] = [Books(role, databases[role], messaging_of(role)) for role in roles]
+        yield Verifier(databases["orchestrator"], DEFINITIONS, auditors, books)
+
+
+class SeedRefused(Exception):
+    """Seeding that would contradict what has already happened."""
+
+
+async def seed_stock(settings: Settings, quantities: Mapping[str, int]) -> None:
+    """Let each article have had so many in all. Raises SeedRefused."""
+    database = open_database(settings, "inventory")
+    try:
+        await inventory_seed.seed_stock(database, quantities)
+    except inventory_seed.NotEnoughStock as error:
+        raise SeedRefused(str(error)) from error
+    finally:
+        await database.close()
+
+
+async def seed_accounts(settings: Settings, balances: Mapping[str, Decimal], currency: str) -> None:
+    """Let each customer have been given so much in all. Raises SeedRefused."""
+    database = open_database(settings, "payment")
+    try:
+        await payment_seed.seed_accounts(database, balances, currency)
+    except payment_seed.AccountConflict as error:
+        raise SeedRefused(str(error)) from error
+    finally:
+        await database.close()
+
+
+def _outbox(settings: Settings, role: str, database: Database, clock: Clock | None, faults: Faults | None) -> Outbox:
+    return Outbox(
+        database,
+        messaging_of(role),
+        clock=clock or SystemClock(),
+        faults=faults or faults_from(settings.crash_at),
+        role=role,
+        grace=timedelta(seconds=settings.outbox_grace),
+    )

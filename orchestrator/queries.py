@@ -1,0 +1,259 @@
+"""The reading side: lists of sagas, one saga with its history, and the event log as it grows."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Row, func, or_, select
+
+from orchestrator.definition import Saga as Definition
+from orchestrator.engine import UnknownSaga
+from orchestrator.model import (
+    ENDED,
+    ENTRIES,
+    SAGA,
+    Asked,
+    Done,
+    Entry,
+    RefusedStep,
+    Saga,
+    UndoAsked,
+    Undone,
+    UndoRefused,
+)
+from orchestrator.tables import saga_log, sagas
+from outbox.database import Database
+
+OVERLAP: Final = timedelta(seconds=5)
+"""How long a log row may take from getting its position to being visible: a position is not commit order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which sagas to list. Empty fields let everything pass."""
+
+    statuses: Sequence[str] = ()
+    definitions: Sequence[str] = ()
+    started_before: datetime | None = None
+    started_after: datetime | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One saga in a list. `done` and `steps` count steps; `duration` is in seconds, up to now while it runs."""
+
+    id: str
+    definition: str
+    key: str | None
+    status: str
+    done: int
+    undone: int
+    steps: int
+    started_at: datetime
+    duration: float
+    reason: str | None
+
+
+@dataclass(slots=True)
+class StepView:
+    """One step of one saga, as its log tells it. Times are None for what has not happened."""
+
+    name: str
+    kind: str
+    participant: str
+    status: str
+    attempts: int = 0
+    undo_attempts: int = 0
+    asked_at: datetime | None = None
+    answered_at: datetime | None = None
+    undo_asked_at: datetime | None = None
+    undone_at: datetime | None = None
+    due_at: datetime | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SagaView:
+    """One saga with its steps."""
+
+    summary: Summary
+    version: int
+    fingerprint: str
+    data: dict[str, Any]
+    ended_at: datetime | None
+    steps: list[StepView] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One entry of the event log."""
+
+    position: int
+    saga_id: str
+    revision: int
+    at: datetime
+    entry: Entry
+
+    def to_json(self) -> dict[str, Any]:
+        """For scripts."""
+        body: dict[str, Any] = ENTRIES.dump_python([self.entry], mode="json")[0]
+        head = {"position": self.position, "saga_id": self.saga_id, "revision": self.revision}
+        return head | {"at": self.at.isoformat()} | body
+
+
+class Queries:
+    """Reads, and locks nothing."""
+
+    def __init__(self, database: Database, definitions: Mapping[str, Definition[Any]]) -> None:
+        self._database = database
+        self._definitions = definitions
+
+    async def find(self, text: str) -> str:
+        """The id of the saga with this id, key, or beginning of an id. Raises UnknownSaga."""
+        prefix = text.upper()
+        query = (
+            select(sagas.c.id)
+            .where(or_(sagas.c.id == prefix, sagas.c.key == text, sagas.c.id.startswith(prefix, autoescape=True)))
+            .limit(3)
+        )
+        async with self._database.reading() as connection:
+            found = list((await connection.execute(query)).scalars())
+        if prefix in found or len(found) == 1:
+            return prefix if prefix in found else found[0]
+        if found:
+            raise UnknownSaga(f"{text!r} is the beginning of several ids ({', '.join(found)}, …): write more of it")
+        raise UnknownSaga(f"there is no saga {text!r}: `saga ls` lists them")
+
+    async def search(self, wanted: Filter, now: datetime) -> list[Summary]:
+        """The newest first."""
+        query = select(sagas).order_by(sagas.c.started_at.desc(), sagas.c.id.desc()).limit(wanted.limit)
+        if wanted.statuses:
+            query = query.where(sagas.c.status.in_(wanted.statuses))
+        if wanted.definitions:
+            query = query.where(sagas.c.definition.in_(wanted.definitions))
+        if wanted.started_before is not None:
+            query = query.where(sagas.c.started_at < wanted.started_before)
+        if wanted.started_after is not None:
+            query = query.where(sagas.c.started_at >= wanted.started_after)
+        async with self._database.reading() as connection:
+            return [_summary(row, now) for row in await connection.execute(query)]
+
+    async def statuses(self, saga_ids: Sequence[str]) -> dict[str, str]:
+        """id -> status."""
+        query = select(sagas.c.id, sagas.c.status).where(self._database.any_of(sagas.c.id, saga_ids))
+        async with self._database.reading() as connection:
+            return {row.id: row.status for row in await connection.execute(query)}
+
+    async def counts(self) -> dict[str, int]:
+        """status -> how many sagas."""
+        query = select(sagas.c.status, func.count().label("sagas")).group_by(sagas.c.status)
+        async with self._database.reading() as connection:
+            return {row.status: row.sagas for row in await connection.execute(query)}
+
+    async def get(self, saga_id: str, now: datetime) -> SagaView:
+        """Everything about one saga. Raises UnknownSaga."""
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(sagas).where(sagas.c.id == saga_id))).first()
+            if row is None:
+                raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
+            query = select(saga_log).where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.revision)
+            log = [line for one in await connection.execute(query) for line in _lines(one)]
+        saga = SAGA.validate_python(row.state)
+        steps = self._step_views(saga, log)
+        return SagaView(_summary(row, now), saga.version, saga.fingerprint, saga.data, row.ended_at, steps)
+
+    async def log(self, saga_id: str | None = None, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
+        """The next rows of the event log after a position, oldest first."""
+        query = select(saga_log).where(saga_log.c.position > after).order_by(saga_log.c.position).limit(limit)
+        if saga_id is not None:
+            query = query.where(saga_log.c.saga_id == saga_id)
+        async with self._database.reading() as connection:
+            return [line for row in await connection.execute(query) for line in _lines(row)]
+
+    async def log_since(self, since: datetime, saga_id: str | None = None) -> list[LogLine]:
+        """What was decided at or after a moment."""
+        query = select(saga_log).where(saga_log.c.at >= since).order_by(saga_log.c.position)
+        if saga_id is not None:
+            query = query.where(saga_log.c.saga_id == saga_id)
+        async with self._database.reading() as connection:
+            return [line for row in await connection.execute(query) for line in _lines(row)]
+
+    async def whole_log(self, saga_id: str | None = None) -> AsyncIterator[LogLine]:
+        """The log from its beginning, in bounded memory."""
+        after = 0
+        while lines := await self.log(saga_id, after=after):
+            for line in lines:
+                yield line
+            after = lines[-1].position
+
+    def _step_views(self, saga: Saga, log: Sequence[LogLine]) -> list[StepView]:
+        definition = self._definitions.get(saga.definition)
+        views = {}
+        for name, state in saga.steps.items():
+            spec = definition.steps.get(name) if definition else None
+            views[name] = StepView(
+                name=name,
+                kind=spec.kind.value if spec else "?",
+                participant=spec.command.participant if spec else "?",
+                status=state.status.value,
+                due_at=None if saga.phase in ENDED else state.due_at,
+                note=state.stuck,
+            )
+        for line in log:
+            step = getattr(line.entry, "step", None)
+            if step in views:
+                _note(views[step], line)
+        return list(views.values())
+
+
+def to_json(view: Summary | SagaView) -> dict[str, Any]:
+    """For scripts."""
+    if isinstance(view, Summary):
+        return asdict(view)
+    whole = asdict(view)
+    summary: dict[str, Any] = whole.pop("summary")
+    return summary | whole
+
+
+def _note(view: StepView, line: LogLine) -> None:
+    match line.entry:
+        case Asked(attempt=attempt):
+            view.attempts = attempt
+            view.asked_at = view.asked_at or line.at
+        case Done():
+            view.answered_at = line.at
+        case RefusedStep(reason=reason):
+            view.answered_at = line.at
+            view.note = view.note or reason
+        case UndoAsked(attempt=attempt):
+            view.undo_attempts = attempt
+            view.undo_asked_at = view.undo_asked_at or line.at
+        case Undone():
+            view.undone_at = line.at
+        case UndoRefused(reason=reason):
+            view.note = view.note or reason
+        case _:
+            pass
+
+
+def _lines(row: Row[Any]) -> list[LogLine]:
+    return [LogLine(row.position, row.saga_id, row.revision, row.at, e) for e in ENTRIES.validate_json(row.entries)]
+
+
+def _summary(row: Row[Any], now: datetime) -> Summary:
+    saga = SAGA.validate_python(row.state)
+    statuses = [step.status.value for step in saga.steps.values()]
+    return Summary(
+        id=row.id,
+        definition=row.definition,
+        key=row.key,
+        status=row.status,
+        done=statuses.count("done"),
+        undone=statuses.count("undone"),
+        steps=len(statuses),
+        started_at=row.started_at,
+        duration=((row.ended_at or now) - row.started_at).total_seconds(),
+        reason=saga.stuck or saga.failure,
+    )

@@ -1,0 +1,91 @@
+"""Settings: environment variables named `SAGA_…`, then what a running `saga dev` has written down, then defaults."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+ROLES: Final = ("orchestrator", "order", "inventory", "payment")
+DEV_FILE: Final = "dev.json"
+"""In the data folder: where a running `saga dev` is to be found."""
+
+
+class BadSettings(Exception):
+    """A setting that cannot be used. Says which one, and how it should look."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be configured. URLs that are not given are found in, or made of, the data folder."""
+
+    model_config = SettingsConfigDict(env_prefix="SAGA_", extra="ignore")
+
+    data_dir: Path = Field(Path(".amends"), description="where the embedded broker and the SQLite databases live")
+    nats_url: str = Field("", description="NATS, as nats://host:4222; several separated by commas")
+    orchestrator_database_url: str = Field("", description="sqlite:///file.db or postgresql://user:password@host/name")
+    order_database_url: str = ""
+    inventory_database_url: str = ""
+    payment_database_url: str = ""
+    stream_replicas: int = Field(1, ge=1, le=5, description="copies of every stream in the NATS cluster")
+    ack_wait: float = Field(30.0, gt=0, description="seconds after which an unacknowledged message comes again")
+    outbox_grace: float = Field(5.0, gt=0, description="seconds after which a sweep publishes what was left behind")
+    pool_size: int = Field(5, ge=1, description="connections to PostgreSQL per role")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    log_format: str = Field("text", pattern="^(text|json)$")
+    crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")
+
+    def database_url(self, role: str) -> str:
+        """The URL of one role's database."""
+        given: str = getattr(self, f"{role}_database_url")
+        return given or f"sqlite:///{(self.data_dir / f'{role}.db').resolve()}"
+
+    def shown(self) -> dict[str, Any]:
+        """Every setting as it is in force, without passwords."""
+        shown = self.model_dump(mode="json")
+        shown |= {f"{role}_database_url": _without_password(self.database_url(role)) for role in ROLES}
+        shown["nats_url"] = _without_password(self.nats_url)
+        return shown
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings in force; what is `given` comes first. Raises BadSettings."""
+    try:
+        settings = Settings.model_validate(Settings().model_dump() | given)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        name = "SAGA_" + "_".join(str(part) for part in detail["loc"]).upper()
+        raise BadSettings(f"{name}={detail['input']!r}: {detail['msg']}") from error
+    if settings.nats_url:
+        return settings
+    return settings.model_copy(update={"nats_url": _running_dev(settings.data_dir) or "nats://127.0.0.1:4222"})
+
+
+def write_dev_file(data_dir: Path, nats_url: str) -> None:
+    """Let other commands find this `saga dev`."""
+    (data_dir / DEV_FILE).write_text(json.dumps({"nats_url": nats_url, "pid": os.getpid()}))
+
+
+def remove_dev_file(data_dir: Path) -> None:
+    """This `saga dev` is no more."""
+    (data_dir / DEV_FILE).unlink(missing_ok=True)
+
+
+def _running_dev(data_dir: Path) -> str | None:
+    try:
+        url = json.loads((data_dir / DEV_FILE).read_text())["nats_url"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return url if isinstance(url, str) else None
+
+
+def _without_password(url: str) -> str:
+    if "," in url:
+        return ",".join(_without_password(one) for one in url.split(","))
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        return url.rpartition("@")[2]

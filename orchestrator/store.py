@@ -1,0 +1,151 @@
+"""Where sagas are kept. Reads and locks whole batches, writes them with one statement a table."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.model import ENDED, ENTRIES, SAGA, Entry, Saga
+from orchestrator.tables import saga_log, sagas
+from outbox.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A saga as it stands in its row, or as it is about to."""
+
+    saga: Saga
+    revision: int
+    key: str | None
+    digest: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One decision about one saga, to be written. `revision` is the one that it makes."""
+
+    stored: Stored
+    entries: Sequence[Entry]
+    at: datetime
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this is the saga's first decision."""
+        return self.stored.revision == 1
+
+
+class LostRace(Exception):
+    """Another writer has changed a saga that this one had in hand. Its transaction is rolled back and done again."""
+
+
+class Store:
+    """The sagas of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lock(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
+        """Lock these sagas, in id order, and read them."""
+        wanted = sorted(set(saga_ids))
+        query = select(sagas).where(self._database.any_of(sagas.c.id, wanted)).order_by(sagas.c.id).with_for_update()
+        return {row.id: _stored(row) for row in await connection.execute(query)}
+
+    async def lock_due(self, connection: AsyncConnection, now: datetime, limit: int) -> dict[str, Stored]:
+        """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
+        query = (
+            select(sagas)
+            .where(sagas.c.due_at <= now)
+            .order_by(sagas.c.due_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        return {row.id: _stored(row) for row in await connection.execute(query)}
+
+    async def any_due(self, now: datetime) -> bool:
+        """A look that locks nothing."""
+        async with self._database.reading() as connection:
+            return (
+                await connection.execute(select(sagas.c.id).where(sagas.c.due_at <= now).limit(1))
+            ).first() is not None
+
+    async def find_by_key(
+        self, connection: AsyncConnection, keys: Iterable[tuple[str, str]]
+    ) -> dict[tuple[str, str], Stored]:
+        """Sagas by (definition, key)."""
+        wanted = sorted(set(keys))
+        if not wanted:
+            return {}
+        query = select(sagas).where(tuple_(sagas.c.definition, sagas.c.key).in_(wanted))
+        return {(row.definition, row.key): _stored(row) for row in await connection.execute(query)}
+
+    async def write(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
+        """Write sagas and log. Raises LostRace when a saga is no longer at the revision that it was read at."""
+        if not changes:
+            return
+        new = [_row(change) for change in changes if change.is_new]
+        changed = [_row(change) for change in changes if not change.is_new]
+        if new:
+            await connection.execute(insert(sagas), new)
+        if changed:
+            await self._update(connection, changed)
+        await connection.execute(
+            insert(saga_log),
+            [
+                {
+                    "saga_id": change.stored.saga.id,
+                    "revision": change.stored.revision,
+                    "at": change.at,
+                    "entries": ENTRIES.dump_json(list(change.entries)).decode(),
+                }
+                for change in changes
+            ],
+        )
+
+    async def _update(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+        statement = (
+            update(sagas)
+            .where(sagas.c.id == bindparam("the_id"), sagas.c.revision == bindparam("revision_before"))
+            .values({name: bindparam(f"new_{name}") for name in _CHANGING})
+        )
+        parameters = [
+            {
+                "the_id": row["id"],
+                "revision_before": row["revision"] - 1,
+                **{f"new_{name}": row[name] for name in _CHANGING},
+            }
+            for row in rows
+        ]
+        result = await connection.execute(statement, parameters)
+        if result.rowcount not in (-1, len(rows)):
+            raise LostRace(
+                f"{len(rows) - result.rowcount} of {len(rows)} sagas were changed by another writer meanwhile"
+            )
+
+
+_CHANGING = ("status", "revision", "state", "due_at", "changed_at", "ended_at")
+
+
+def _stored(row: Row[Any]) -> Stored:
+    return Stored(SAGA.validate_python(row.state), row.revision, row.key, row.digest, row.started_at)
+
+
+def _row(change: Change) -> dict[str, Any]:
+    saga = change.stored.saga
+    ended = saga.phase in ENDED
+    return {
+        "id": saga.id,
+        "definition": saga.definition,
+        "key": change.stored.key,
+        "digest": change.stored.digest,
+        "status": saga.status,
+        "revision": change.stored.revision,
+        "state": SAGA.dump_python(saga, mode="json"),
+        "due_at": None if ended else saga.due_at,
+        "started_at": change.stored.started_at,
+        "changed_at": change.at,
+        "ended_at": change.at if ended else None,
+    }

@@ -1,0 +1,172 @@
+"""The proof, read from the databases and not from the logs: nothing was lost and nothing happened twice.
+
+- every saga's log replays to its stored state;
+- an ended saga's effects are all there (`completed`) or all gone (`compensated`), in every service;
+- every service's own books balance (stock is constant, the ledger sums to zero, …);
+- once things are quiet no row is left over in any outbox.
+
+Sagas that are still under way are read, replayed, and not yet judged by their effects.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Row, func, select
+
+from orchestrator import machine
+from orchestrator.definition import Saga as Definition
+from orchestrator.model import ENDED, ENTRIES, SAGA, Phase, Saga
+from orchestrator.tables import saga_log, sagas
+from outbox.database import Database
+from outbox.tables import MessagingTables
+from participants.runtime.audit import Auditor, Effect, Finding
+
+__all__ = ["Books", "Finding", "Verifier"]
+
+BATCH: Final = 500
+QUIET_PATIENCE: Final = 5.0
+EXPECTED: Final[Mapping[Phase, Effect]] = {Phase.COMPLETED: "applied", Phase.COMPENSATED: "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """A service's database, as far as messaging goes."""
+
+    role: str
+    database: Database
+    tables: MessagingTables
+
+
+class Verifier:
+    """Looks for broken promises. Bounded memory: sagas are read in batches."""
+
+    def __init__(
+        self,
+        database: Database,
+        definitions: Mapping[str, Definition[Any]],
+        auditors: Sequence[Auditor],
+        books: Sequence[Books],
+    ) -> None:
+        self._database = database
+        self._definitions = definitions
+        self._auditors = auditors
+        self._books = books
+        self.sagas = 0
+        """How many sagas were looked at."""
+
+    async def count(self) -> int:
+        """How many sagas there are."""
+        async with self._database.reading() as connection:
+            return (await connection.execute(select(func.count()).select_from(sagas))).scalar_one()
+
+    async def findings(self, advance: Callable[[int], None] = lambda _: None) -> AsyncIterator[Finding]:
+        """Everything that is wrong. `advance` is told how many more sagas have been looked at."""
+        async for batch, logs in self._batches():
+            for row in batch:
+                for finding in _replay_findings(row, logs[row.id]):
+                    yield finding
+            async for finding in self._effect_findings([SAGA.validate_python(row.state) for row in batch]):
+                yield finding
+            self.sagas += len(batch)
+            advance(len(batch))
+        for auditor in self._auditors:
+            async for finding in auditor.books():
+                yield finding
+        async for finding in self._outbox_findings():
+            yield finding
+
+    async def _batches(self) -> AsyncIterator[tuple[list[Row[Any]], dict[str, list[Row[Any]]]]]:
+        last = ""
+        while True:
+            async with self._database.reading() as connection:
+                query = select(sagas).where(sagas.c.id > last).order_by(sagas.c.id).limit(BATCH)
+                batch = list(await connection.execute(query))
+                ids = [row.id for row in batch]
+                logged = select(saga_log).where(self._database.any_of(saga_log.c.saga_id, ids))
+                logs: dict[str, list[Row[Any]]] = defaultdict(list)
+                for row in await connection.execute(logged.order_by(saga_log.c.saga_id, saga_log.c.revision)):
+                    logs[row.saga_id].append(row)
+            if not batch:
+                return
+            yield batch, logs
+            last = ids[-1]
+
+    async def _effect_findings(self, batch: Sequence[Saga]) -> AsyncIterator[Finding]:
+        ended = [saga for saga in batch if saga.phase in ENDED]
+        for auditor in self._auditors:
+            concerned = [saga for saga in ended if self._takes_part(auditor.participant, saga)]
+            if not concerned:
+                continue
+            effects = await auditor.effects([saga.id for saga in concerned])
+            for saga in concerned:
+                found, expected = effects.get(saga.id, "none"), EXPECTED[saga.phase]
+                if found != expected:
+                    yield Finding(
+                        "effects-match-outcome",
+                        f"saga {saga.id} is {saga.phase}, so its effects in {auditor.participant} should be "
+                        f"{expected}, and they are {found}",
+                        saga_id=saga.id,
+                        rows=(f"sagas/{saga.id}",),
+                    )
+
+    def _takes_part(self, participant: str, saga: Saga) -> bool:
+        definition = self._definitions.get(saga.definition)
+        return definition is not None and participant in definition.participants
+
+    async def _outbox_findings(self) -> AsyncIterator[Finding]:
+        """Only when no saga is under way: until then rows come and go."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + QUIET_PATIENCE
+        while await self._is_quiet():
+            left = {books: rows for books in self._books if (rows := await _leftovers(books))}
+            if not left:
+                return
+            if loop.time() > deadline:
+                for books, rows in left.items():
+                    yield Finding(
+                        "outbox-is-empty",
+                        f"all sagas have ended, and messages wait in the outbox of {books.role}: is it running?",
+                        rows=tuple(f"{books.role}.outbox/{row}" for row in rows),
+                    )
+                return
+            await asyncio.sleep(0.1)
+
+    async def _is_quiet(self) -> bool:
+        query = select(sagas.c.id).where(sagas.c.status.in_(["running", "compensating"])).limit(1)
+        async with self._database.reading() as connection:
+            return (await connection.execute(query)).first() is None
+
+
+async def _leftovers(books: Books) -> list[str]:
+    table = books.tables.outbox
+    async with books.database.reading() as connection:
+        return list((await connection.execute(select(table.c.message_id).limit(20))).scalars())
+
+
+def _replay_findings(row: Row[Any], log: Sequence[Row[Any]]) -> list[Finding]:
+    """Whether the log of one saga tells how its row came to be."""
+    problem = _replay_problem(row, log)
+    if problem is None:
+        return []
+    rows = (f"sagas/{row.id}", *(f"saga_log/{one.position}" for one in log))
+    return [Finding("log-replays-to-state", f"saga {row.id}: {problem}", saga_id=row.id, rows=rows)]
+
+
+def _replay_problem(row: Row[Any], log: Sequence[Row[Any]]) -> str | None:
+    if [one.revision for one in log] != list(range(1, row.revision + 1)):
+        return f"its log has the revisions {[one.revision for one in log]}, its row is at {row.revision}"
+    try:
+        replayed = machine.replay(row.id, (entry for one in log for entry in ENTRIES.validate_json(one.entries)))
+    except (KeyError, ValueError) as error:
+        return f"its log cannot be replayed: {error}"
+    if SAGA.dump_python(replayed, mode="json") != row.state:
+        return "its log replays to another state than the stored one"
+    ended = replayed.phase in ENDED
+    if (row.status, row.ended_at is not None) != (replayed.status, ended):
+        return f"its row says {row.status}, its state says {replayed.status}"
+    if row.due_at != (None if ended else replayed.due_at):
+        return f"its timer stands at {row.due_at}, its state says {replayed.due_at}"
+    return None

@@ -1,0 +1,111 @@
+"""The connection to NATS that publishes and looks after the topology."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from outbox.envelope import Packet
+from outbox.errors import BrokerOutOfReach
+
+log = structlog.get_logger()
+
+PUBLISH_TIMEOUT = 5.0
+"""Seconds. A publish that timed out may have been stored: it is sent again, and the inbox sorts it out."""
+
+
+class Broker:
+    """A connection that never gives up, and says once when it is lost and once when it is back."""
+
+    def __init__(self, url: str, *, name: str) -> None:
+        self.url = url
+        self._name = name
+        self._client: Client | None = None
+
+    async def connect(self, *, patience: float = 2.0) -> None:
+        """One try. Raises BrokerOutOfReach."""
+        if self._client is not None:
+            return
+        client = Client()
+        try:
+            await asyncio.wait_for(
+                client.connect(
+                    self.url,
+                    name=self._name,
+                    allow_reconnect=True,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=int(max(1, patience)),
+                    error_cb=_ignore,
+                    disconnected_cb=self._lost,
+                    reconnected_cb=self._back,
+                ),
+                patience,
+            )
+        except (NatsError, OSError, TimeoutError, ValueError) as error:
+            await _abandon(client)
+            raise BrokerOutOfReach(
+                f"NATS at {self.url} is out of reach ({str(error) or 'no answer'}): "
+                "check that it is running and that the URL is right (`saga config show`)"
+            ) from error
+        self._client = client
+
+    @property
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream context. Raises BrokerOutOfReach before `connect`."""
+        if self._client is None:
+            raise BrokerOutOfReach(f"not connected to NATS at {self.url}")
+        return self._client.jetstream(timeout=PUBLISH_TIMEOUT)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        return self._client is not None and self._client.is_connected
+
+    async def publish(self, packets: Sequence[Packet]) -> list[Packet]:
+        """Publish and wait for the broker to have stored them. Returns those that it has."""
+        if not self.is_connected:
+            raise BrokerOutOfReach(f"NATS at {self.url} is out of reach")
+        stream = self.jetstream
+        answers = await asyncio.gather(
+            *(self._publish_one(stream, packet) for packet in packets), return_exceptions=True
+        )
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        unexpected = [error for error in failed if not isinstance(error, NatsError | OSError | TimeoutError)]
+        if unexpected:
+            raise unexpected[0]
+        if failed and len(failed) == len(packets):
+            raise BrokerOutOfReach(f"NATS at {self.url} took no message ({str(failed[0]) or 'no answer'})")
+        return [p for p, answer in zip(packets, answers, strict=True) if not isinstance(answer, BaseException)]
+
+    async def close(self) -> None:
+        """Leave."""
+        client, self._client = self._client, None
+        if client is not None:
+            await _abandon(client)
+
+    @staticmethod
+    async def _publish_one(stream: JetStreamContext, packet: Packet) -> None:
+        headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
+        await stream.publish(packet.subject, packet.body, headers=headers, timeout=PUBLISH_TIMEOUT)
+
+    async def _lost(self) -> None:
+        if self._client is not None:
+            log.warning("connection to NATS lost; trying again until it is back", url=self.url)
+
+    async def _back(self) -> None:
+        log.info("connection to NATS is back", url=self.url)
+
+
+async def _ignore(_error: Exception) -> None:
+    """Every failed reconnection is an error to nats-py; to us it is the same outage, told once."""
+
+
+async def _abandon(client: Client) -> None:
+    try:
+        await asyncio.wait_for(client.close(), 2.0)
+    except (NatsError, OSError, TimeoutError):
+        log.debug("NATS connection did not close in time")

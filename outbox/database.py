@@ -1,0 +1,231 @@
+"""One database, SQLite or PostgreSQL, behind one small door: `transaction()` and `reading()`.
+
+What differs between the two lives here and nowhere else:
+
+- SQLite has one writer. Transactions begin IMMEDIATE (a deferred one that reads first and writes later fails
+  at once, whatever the timeout), and writers of one process queue on a lock rather than on the file.
+- PostgreSQL locks rows. `any_of` sends one array, so that the plan is cached whatever the batch size.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import asyncpg
+import orjson
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ColumnElement,
+    DateTime,
+    Dialect,
+    Integer,
+    Table,
+    Text,
+    TypeDecorator,
+    any_,
+    bindparam,
+    event,
+    func,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from outbox.errors import DatabaseOutOfReach, SchemaMissing
+
+BigId = BigInteger().with_variant(Integer(), "sqlite")
+"""An automatic 64-bit id on both databases (SQLite counts only on INTEGER)."""
+
+Document = JSON().with_variant(postgresql.JSONB(), "postgresql")
+"""JSON that PostgreSQL can index."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment with the time zone UTC; SQLite, which has no time zones, stores it without."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """UTC on the way in."""
+        if value is None:
+            return None
+        moment = value.astimezone(UTC)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """UTC on the way out."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Money(TypeDecorator[Decimal]):
+    """An exact decimal with up to four places, stored as an integer of 1/10,000 so that SQL can sum it."""
+
+    impl = BigInteger
+    cache_ok = True
+    places = 4
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        """Refuses what it would have to round."""
+        if value is None:
+            return None
+        scaled = value.scaleb(self.places)
+        if scaled != scaled.to_integral_value():
+            raise ValueError(f"{value} has more than {self.places} decimal places")
+        return int(scaled)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
+        """The same decimal, without trailing zeros past the second place."""
+        if value is None:
+            return None
+        amount = Decimal(value).scaleb(-self.places)
+        cents = amount.quantize(Decimal("0.01"))
+        return cents if cents == amount else amount
+
+
+class Database:
+    """The one door to a service's own database."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        try:
+            self.url = make_url(url)
+            self.dialect = self.url.get_backend_name()
+            drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+            self.url = self.url.set(drivername=drivers[self.dialect])
+        except (ArgumentError, KeyError):
+            raise DatabaseOutOfReach(
+                f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
+                "or postgresql://user:password@host/database"
+            ) from None
+        options = {} if self.dialect == "sqlite" else {"pool_size": pool_size, "pool_pre_ping": False}
+        self.engine = create_async_engine(
+            self.url,
+            json_serializer=lambda value: orjson.dumps(value).decode(),
+            json_deserializer=orjson.loads,
+            **options,
+        )
+        self._writer = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
+        if self.dialect == "sqlite":
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """All or nothing: commits when the block ends well, rolls back when it does not."""
+        async with self._writer:
+            with self._translated():
+                async with self.engine.begin() as connection:
+                    yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """One consistent look that blocks nobody."""
+        with self._translated():
+            async with self.engine.connect() as connection:
+                options: dict[str, Any] = {"saga_reading": True}
+                if self.dialect == "postgresql":
+                    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                await connection.execution_options(**options)
+                yield connection
+
+    async def close(self) -> None:
+        """Close every connection of the pool."""
+        await self.engine.dispose()
+
+    def any_of(self, column: Column[Any] | ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+        """`column IN (values)` as one parameter: the statement is the same for every number of values."""
+        wanted = list(values)
+        if self.dialect == "postgresql":
+            return column == any_(bindparam(None, wanted, type_=postgresql.ARRAY(column.type), unique=True))
+        each = func.json_each(bindparam(None, orjson.dumps(wanted).decode(), type_=Text(), unique=True))
+        return column.in_(select(each.table_valued("value").c.value))
+
+    def insert_new(self, table: Table) -> Any:
+        """`INSERT` that passes over the rows whose key is already there."""
+        if self.dialect == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def _translated(self) -> "_Translated":
+        return _Translated(str(self))
+
+
+class _Translated:
+    """Turns a driver's "I cannot reach it" and "no such table" into sentences."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        if _is_schema_missing(error):
+            raise SchemaMissing(
+                f"the database {self._url} does not hold the tables of this release: run `saga db upgrade`"
+            ) from error
+        if _is_out_of_reach(error):
+            raise DatabaseOutOfReach(
+                f"the database {self._url} is out of reach ({_first_line(error)}): "
+                "check that it is running and that the URL is right (`saga config show`)"
+            ) from error
+
+
+def _is_schema_missing(error: BaseException) -> bool:
+    if isinstance(error, ProgrammingError):
+        return "UndefinedTable" in str(error.orig) or "UndefinedColumn" in str(error.orig)
+    return isinstance(error, OperationalError) and ("no such table" in str(error) or "no such column" in str(error))
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
+            return True
+        return _is_out_of_reach(error.orig) if error.orig is not None else False
+    return isinstance(
+        error,
+        OSError
+        | asyncpg.PostgresConnectionError
+        | asyncpg.InterfaceError
+        | asyncpg.exceptions.InvalidAuthorizationSpecificationError
+        | asyncpg.exceptions.InvalidCatalogNameError
+        | asyncpg.exceptions.OperatorInterventionError
+        | asyncpg.exceptions.InsufficientResourcesError,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _hide_password(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else url
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # SQLAlchemy's "begin" event says when, not the driver
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=15000", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    reading = connection.get_execution_options().get("saga_reading", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")

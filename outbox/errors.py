@@ -1,0 +1,21 @@
+"""What can be out of reach, said so that a person knows what to do."""
+
+
+class OutOfReach(Exception):
+    """A server that we need does not answer. Nothing is lost; the same call may be made again."""
+
+
+class DatabaseOutOfReach(OutOfReach):
+    """The database does not answer, or refuses us."""
+
+
+class BrokerOutOfReach(OutOfReach):
+    """NATS does not answer, or its JetStream is not there."""
+
+
+class SchemaMissing(Exception):
+    """The database answers, but it does not hold our tables, or holds those of another release."""
+
+
+class MessageTooLarge(Exception):
+    """A message that the broker would never take: it is refused before it becomes a row."""

@@ -1,0 +1,111 @@
+"""The intake: a FastStream pull subscriber that fills a small queue, from which batches are taken.
+
+A batch is what is already waiting: at light load one message, under load hundreds of events. Nothing lingers
+to make a batch bigger. For that the subscriber fetches one message at a time: `fetch(n)` of nats-py 2.16 waits
+for its whole timeout when fewer than `n` messages are there (docs/adr/0003). The queue is short, so a slow
+service stops fetching, and the broker holds what it cannot take: that is the backpressure.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.annotations import NatsMessage
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+
+from outbox.envelope import Envelope, Unreadable, decode
+from outbox.topology import Inlet
+
+log = structlog.get_logger()
+
+QUEUE_MESSAGES: Final = 64
+FETCH_TIMEOUT: Final = 1.0
+MAX_EVENTS: Final = 500
+
+
+@dataclass(slots=True)
+class Delivery:
+    """One NATS message as it was delivered, with the events that it carries."""
+
+    message: Msg
+    events: list[Envelope | Unreadable] = field(init=False)
+    deliveries: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.events = decode(self.message.data)
+        self.deliveries = self.message.metadata.num_delivered or 1
+
+    @property
+    def subject(self) -> str:
+        """The NATS subject that it came on."""
+        return self.message.subject
+
+    async def ack(self) -> None:
+        """Tell the broker that it is done with. Lost acknowledgements are harmless: the inbox knows it."""
+        try:
+            await self.message.ack()
+        except (NatsError, OSError) as error:
+            log.debug("acknowledgement lost", reason=str(error))
+
+    async def put_back(self, delay: float) -> None:
+        """Ask the broker to deliver it again in `delay` seconds."""
+        try:
+            await self.message.nak(delay=delay)
+        except (NatsError, OSError) as error:
+            log.debug("could not put a message back; the broker will, after ack_wait", reason=str(error))
+
+
+class Intake:
+    """What comes to one role, in batches."""
+
+    def __init__(self, url: str, inlet: Inlet, *, name: str) -> None:
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue(QUEUE_MESSAGES)
+        self._broker = NatsBroker(
+            url,
+            name=name,
+            logger=None,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            error_cb=_ignore,
+        )
+        subscriber = self._broker.subscriber(
+            inlet.subject,
+            stream=JStream(inlet.stream, declare=False),
+            durable=inlet.durable,
+            pull_sub=PullSub(batch_size=1, timeout=FETCH_TIMEOUT),
+            ack_policy=AckPolicy.MANUAL,
+            decoder=_undecoded,
+        )
+        subscriber(self._receive)
+
+    async def start(self) -> None:
+        """Begin to fetch. The stream and its consumer must be there."""
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        """Fetch no more. What is in the queue is not acknowledged, so the broker delivers it elsewhere."""
+        await self._broker.stop()
+
+    async def take(self) -> list[Delivery]:
+        """Wait for a message, and take with it what else is already there."""
+        deliveries = [Delivery(await self._queue.get())]
+        events = len(deliveries[0].events)
+        while events < MAX_EVENTS and not self._queue.empty():
+            deliveries.append(Delivery(self._queue.get_nowait()))
+            events += len(deliveries[-1].events)
+        return deliveries
+
+    async def _receive(self, message: NatsMessage) -> None:
+        await self._queue.put(message.raw_message)
+
+
+async def _undecoded(message: NatsMessage) -> bytes:
+    return message.body
+
+
+async def _ignore(_error: Exception) -> None:
+    """Reconnecting is told once, by the role's other connection."""

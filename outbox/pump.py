@@ -1,0 +1,177 @@
+"""The pump: batch in, one transaction, acknowledge. The hot path of every role.
+
+    received -> (process, write) -> before-commit -> committed -> before-ack -> acked
+
+Rule 9: one event that fails holds nobody back. A batch that fails as a whole is done again event by event, each in
+a transaction of its own; a message whose event still fails is put back with a delay, and is buried as a dead
+letter when it has been delivered `GIVE_UP_AFTER` times. The broker itself never gives up.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from outbox.envelope import Envelope, Unreadable
+from outbox.errors import DatabaseOutOfReach, SchemaMissing
+from outbox.intake import Delivery, Intake
+from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
+
+log = structlog.get_logger()
+
+GIVE_UP_AFTER: Final = 8
+LONGEST_DELAY: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One readable event of a delivery."""
+
+    envelope: Envelope
+    subject: str
+    deliveries: int
+
+    def dead_letter(self, reason: str) -> DeadLetter:
+        """This event, as something that a person should look at."""
+        return DeadLetter(self.subject, self.envelope.id, reason, self.envelope.encode(), self.deliveries)
+
+
+class Processor(Protocol):
+    """What a role does with a batch, inside the transaction that is given to it."""
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        """Handle every event of the batch, or raise and leave nothing behind."""
+        ...
+
+
+class Pump:
+    """Moves deliveries through a processor."""
+
+    def __init__(self, intake: Intake, outbox: Outbox, processor: Processor) -> None:
+        self._intake = intake
+        self._outbox = outbox
+        self._processor = processor
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until `stop` is called, and then to the end of the batch in hand."""
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                taking = asyncio.create_task(self._intake.take())
+                await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if taking.done():
+                    await self.handle(taking.result())
+                else:
+                    taking.cancel()
+        finally:
+            stopping.cancel()
+
+    def stop(self) -> None:
+        """Finish the batch in hand, take no other."""
+        self._stopping.set()
+
+    async def handle(self, deliveries: Sequence[Delivery]) -> None:
+        """Commit what the deliveries ask for, then acknowledge them."""
+        self._outbox.reach("received")
+        try:
+            failed = await self._commit(deliveries)
+        except (DatabaseOutOfReach, SchemaMissing) as error:
+            await self._wait_for_database(deliveries, error)
+            return
+        self._outbox.reach("before-ack")
+        for delivery in deliveries:
+            if id(delivery) in failed:
+                await delivery.put_back(min(LONGEST_DELAY, 0.5 * 2**delivery.deliveries))
+            else:
+                await delivery.ack()
+        self._outbox.reach("acked")
+
+    async def _commit(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """Returns the `id`s of the deliveries that have to come again."""
+        exhausted = [delivery for delivery in deliveries if delivery.deliveries > GIVE_UP_AFTER]
+        fresh = [delivery for delivery in deliveries if delivery.deliveries <= GIVE_UP_AFTER]
+        try:
+            async with self._outbox.unit_of_work() as unit:
+                _bury(unit, exhausted)
+                await self._processor.process(unit, _sort(unit, fresh))
+            return set()
+        except (DatabaseOutOfReach, SchemaMissing):
+            raise
+        except Exception as error:
+            log.warning("a batch failed and is done again one by one", reason=_words(error), events=_count(fresh))
+        async with self._outbox.unit_of_work() as unit:
+            _bury(unit, exhausted)
+            one_by_one = [(delivery, _sort(unit, [delivery])) for delivery in fresh]
+        return {id(delivery) for delivery, events in one_by_one if not await self._each(delivery, events)}
+
+    async def _each(self, delivery: Delivery, events: Sequence[Received]) -> bool:
+        """Handle the events of one delivery one by one. Returns whether all are settled."""
+        settled = True
+        for event in events:
+            try:
+                async with self._outbox.unit_of_work() as unit:
+                    await self._processor.process(unit, [event])
+            except (DatabaseOutOfReach, SchemaMissing):
+                raise
+            except Exception as error:
+                settled &= await self._give_up(event, delivery, error)
+        return settled
+
+    async def _give_up(self, event: Received, delivery: Delivery, error: Exception) -> bool:
+        reason = f"handling failed: {_words(error)}"
+        if delivery.deliveries < GIVE_UP_AFTER:
+            log.warning("message put back", message=event.envelope.id, reason=reason, tries=delivery.deliveries)
+            return False
+        log.error("message given up; see `saga dlq`", message=event.envelope.id, reason=reason)
+        async with self._outbox.unit_of_work() as unit:
+            unit.bury(event.dead_letter(reason))
+        return True
+
+    async def _wait_for_database(self, deliveries: Sequence[Delivery], error: Exception) -> None:
+        """An outage of the database costs no message its tries: everything waits until it is back."""
+        log.warning("the database is out of reach; messages go back to the broker", reason=str(error))
+        for delivery in deliveries:
+            await delivery.put_back(2.0)
+        delay = 0.25
+        while not self._stopping.is_set() and not await self._database_answers():
+            await asyncio.sleep(delay)
+            delay = min(5.0, delay * 2)
+        log.info("the database is back")
+
+    async def _database_answers(self) -> bool:
+        try:
+            async with self._outbox.unit_of_work():
+                return True
+        except (DatabaseOutOfReach, SchemaMissing):
+            return False
+
+
+def _sort(unit: UnitOfWork, deliveries: Sequence[Delivery]) -> list[Received]:
+    """The readable events, in the order in which they came; the unreadable ones are buried."""
+    readable: list[Received] = []
+    for delivery in deliveries:
+        for event in delivery.events:
+            if isinstance(event, Unreadable):
+                log.error("unreadable message buried", subject=delivery.subject, reason=event.reason)
+                unit.bury(DeadLetter(delivery.subject, None, event.reason, event.text, delivery.deliveries))
+            else:
+                readable.append(Received(event, delivery.subject, delivery.deliveries))
+    return readable
+
+
+def _bury(unit: UnitOfWork, deliveries: Sequence[Delivery]) -> None:
+    for delivery in deliveries:
+        text = delivery.message.data.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
+        reason = f"delivered {delivery.deliveries} times without being handled"
+        unit.bury(DeadLetter(delivery.subject, None, reason, text, delivery.deliveries))
+
+
+def _count(deliveries: Sequence[Delivery]) -> int:
+    return sum(len(delivery.events) for delivery in deliveries)
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

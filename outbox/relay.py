@@ -1,0 +1,175 @@
+"""The relay: brings committed messages to the broker, at least once.
+
+Two sources, one way out. What this process has just committed is handed over in memory and published at once;
+what a crash or an outage left behind is found by the sweep, which claims rows *by state* (their `due_at` has
+passed) and never by "id greater than the last seen": a sequence number is not commit order. A row leaves the
+table only after the broker has stored its message, so dying between the two sends it again, and the receiver's
+inbox makes that harmless.
+
+An outage of the broker is not a failed attempt: nothing is counted, the relay backs off, says so once, and
+drains when the broker is back.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from sqlalchemy import delete, select, update
+
+from outbox.broker import Broker
+from outbox.envelope import pack
+from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.unit_of_work import Outbox, Outgoing
+
+log = structlog.get_logger()
+
+SWEEP_EVERY: Final = 0.5
+"""Seconds between two looks at what is overdue."""
+
+SWEEP_ROWS: Final = 1000
+IN_HAND: Final = 20_000
+"""Rows that may wait in memory. Beyond that they wait in the table."""
+
+PACKETS_AT_ONCE: Final = 64
+LONGEST_BACKOFF: Final = 5.0
+
+
+class Relay:
+    """Publishes the outbox of one service."""
+
+    def __init__(self, outbox: Outbox, broker: Broker) -> None:
+        self._outbox = outbox
+        self._broker = broker
+        self._waiting: dict[str, Outgoing] = {}
+        self._sent: list[str] = []
+        self._work = asyncio.Event()
+        self._clean = asyncio.Event()
+        self._backoff = 0.0
+        outbox.on_commit(self.hand_over)
+
+    def hand_over(self, messages: Sequence[Outgoing]) -> None:
+        """Take what has just been committed. Never blocks: what is too much stays in the table."""
+        room = IN_HAND - len(self._waiting)
+        self._waiting.update((message.message_id, message) for message in messages[:room])
+        if self._waiting:
+            self._work.set()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._waiting and not self._sent
+
+    async def run(self) -> None:
+        """Publish, sweep and clean up until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._publish_forever())
+            tasks.create_task(self._sweep_forever())
+            tasks.create_task(self._clean_forever())
+
+    async def drain(self, patience: float) -> None:
+        """Publish what is in hand, for at most `patience` seconds. The rest stays in the table."""
+        deadline = asyncio.get_running_loop().time() + patience
+        while not self.is_idle and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def _publish_forever(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            messages, self._waiting = list(self._waiting.values()), {}
+            try:
+                await self.publish(messages)
+                self._recovered()
+            except BrokerOutOfReach as error:
+                await self._back_off(error)
+
+    async def flush(self) -> None:
+        """Publish what is in hand, once, without `run`. Raises BrokerOutOfReach; the rows then stay in the table."""
+        messages, self._waiting = list(self._waiting.values()), {}
+        if messages:
+            await self.publish(messages)
+            await self.clean()
+
+    async def publish(self, messages: Sequence[Outgoing]) -> None:
+        """Publish, and note what the broker has stored. Raises BrokerOutOfReach when it took nothing."""
+        packets = pack((message.message_id, message.subject, message.body) for message in messages)
+        for start in range(0, len(packets), PACKETS_AT_ONCE):
+            stored = await self._broker.publish(packets[start : start + PACKETS_AT_ONCE])
+            self._outbox.reach("published")
+            self._sent.extend(row for packet in stored for row in packet.rows)
+            self._clean.set()
+
+    async def clean(self) -> None:
+        """Delete the rows whose messages the broker has stored."""
+        sent, self._sent = self._sent, []
+        database, table = self._outbox.database, self._outbox.tables.outbox
+        try:
+            async with database.transaction() as connection:
+                await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
+        except DatabaseOutOfReach:
+            self._sent.extend(sent)
+            raise
+
+    async def _clean_forever(self) -> None:
+        while True:
+            await self._clean.wait()
+            self._clean.clear()
+            try:
+                await self.clean()
+            except DatabaseOutOfReach:
+                await asyncio.sleep(1.0)
+                self._clean.set()
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY + self._backoff)
+            try:
+                while await self._sweep() == SWEEP_ROWS and not self._backoff:
+                    await asyncio.sleep(0)
+            except DatabaseOutOfReach:
+                await asyncio.sleep(1.0)
+
+    async def _sweep(self) -> int:
+        """Claim overdue rows for a while, so that the sweeps of other replicas pass over them."""
+        if not self._broker.is_connected or len(self._waiting) >= IN_HAND - SWEEP_ROWS:
+            return 0
+        database, table = self._outbox.database, self._outbox.tables.outbox
+        now = self._outbox.clock.now()
+        overdue = (
+            select(table.c.message_id)
+            .where(table.c.due_at <= now)
+            .order_by(table.c.due_at)
+            .limit(SWEEP_ROWS)
+            .with_for_update(skip_locked=True)
+        )
+        if database.dialect == "sqlite" and not await self._any_overdue():
+            return 0  # a look that does not take the only write lock
+        async with database.transaction() as connection:
+            claimed = await connection.execute(
+                update(table)
+                .where(table.c.message_id.in_(overdue.scalar_subquery()))
+                .values(due_at=now + self._outbox.grace)
+                .returning(table.c.message_id, table.c.subject, table.c.body)
+            )
+            rows = [Outgoing(*row) for row in claimed]
+        in_hand = self._waiting.keys() | set(self._sent)
+        self.hand_over([row for row in rows if row.message_id not in in_hand])
+        return len(rows)
+
+    async def _any_overdue(self) -> bool:
+        table = self._outbox.tables.outbox
+        query = select(table.c.message_id).where(table.c.due_at <= self._outbox.clock.now()).limit(1)
+        async with self._outbox.database.reading() as connection:
+            return (await connection.execute(query)).first() is not None
+
+    async def _back_off(self, error: BrokerOutOfReach) -> None:
+        if not self._backoff:
+            log.warning("publishing has stopped; messages wait in the outbox", reason=str(error))
+        self._backoff = min(LONGEST_BACKOFF, max(0.25, self._backoff * 2))
+        await asyncio.sleep(self._backoff)
+
+    def _recovered(self) -> None:
+        if self._backoff:
+            log.info("publishing again")
+        self._backoff = 0.0

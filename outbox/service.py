@@ -1,0 +1,134 @@
+"""One running role: intake, pump, relay and topology watch, started and stopped as one."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import select
+
+from outbox.broker import Broker
+from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.intake import Intake
+from outbox.pump import Processor, Pump
+from outbox.relay import Relay
+from outbox.topology import Inlet, Topology
+from outbox.unit_of_work import Outbox
+
+log = structlog.get_logger()
+
+WATCH_EVERY: Final = 2.0
+"""Seconds between two looks at whether streams and consumers are still there."""
+
+DRAIN: Final = 5.0
+
+Background = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Service:
+    """A role that runs until it is told to stop."""
+
+    def __init__(
+        self,
+        role: str,
+        *,
+        url: str,
+        inlet: Inlet,
+        outbox: Outbox,
+        processor: Processor,
+        background: tuple[Background, ...] = (),
+        replicas: int = 1,
+    ) -> None:
+        self.role = role
+        self.ready = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._outbox = outbox
+        self._broker = Broker(url, name=f"amends-{role}")
+        self._topology = Topology(inlet, replicas=replicas)
+        self._intake = Intake(url, inlet, name=f"amends-{role}-intake")
+        self._pump = Pump(self._intake, outbox, processor)
+        self._relay = Relay(outbox, self._broker)
+        self._background = background
+
+    def stop(self) -> None:
+        """Finish the batch in hand and leave."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            starting = asyncio.create_task(self._start())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await self._work(stopping)
+            else:
+                starting.cancel()
+                with suppress(asyncio.CancelledError):
+                    await starting
+        finally:
+            stopping.cancel()
+            await self._broker.close()
+            await self._outbox.database.close()
+
+    async def _start(self) -> None:
+        await self._check_database()
+        delay = 0.1
+        while True:
+            try:
+                await self._broker.connect()
+                for line in await self._topology.ensure(self._broker.jetstream):
+                    log.info(line, role=self.role)
+                await self._intake.start()
+                break
+            except (BrokerOutOfReach, OSError) as error:
+                if delay == 0.1:
+                    log.warning("waiting for NATS", role=self.role, reason=str(error))
+                await asyncio.sleep(delay)
+                delay = min(5.0, delay * 2)
+        self.ready.set()
+        log.info("ready", role=self.role, database=str(self._outbox.database))
+
+    async def _check_database(self) -> None:
+        delay = 0.1
+        while True:
+            try:
+                async with self._outbox.database.reading() as connection:
+                    await connection.execute(select(self._outbox.tables.outbox.c.message_id).limit(1))
+                return
+            except DatabaseOutOfReach as error:
+                if delay == 0.1:
+                    log.warning("waiting for the database", role=self.role, reason=str(error))
+                await asyncio.sleep(delay)
+                delay = min(5.0, delay * 2)
+
+    async def _work(self, stopping: asyncio.Task[Any]) -> None:
+        pump = asyncio.create_task(self._pump.run())
+        others = [
+            asyncio.create_task(self._relay.run()),
+            asyncio.create_task(self._watch()),
+            *(asyncio.create_task(job()) for job in self._background),
+        ]
+        try:
+            done, _ = await asyncio.wait({stopping, pump, *others}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # a task that ended by itself ended by an error: let it be seen
+            self._pump.stop()
+            await pump
+            await self._intake.stop()
+            await self._relay.drain(DRAIN if self._broker.is_connected else 0.0)
+        finally:
+            for task in (pump, *others):
+                task.cancel()
+            await asyncio.gather(pump, *others, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_EVERY)
+            if not self._broker.is_connected:
+                continue
+            with suppress(BrokerOutOfReach):
+                for line in await self._topology.ensure(self._broker.jetstream):
+                    log.warning(f"{line}: it was missing or had changed", role=self.role)

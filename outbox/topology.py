@@ -1,0 +1,131 @@
+"""Streams and consumers: declared here, checked for drift, and put back when they are gone.
+
+We own them because a courier's furniture must not decide what is delivered: an existing durable silently keeps
+its old settings in nats-py, and a stream that somebody deleted is created again (promise 2).
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+from outbox.errors import BrokerOutOfReach
+
+log = structlog.get_logger()
+
+COMMANDS: Final = "SAGA_COMMANDS"
+REPLIES: Final = "SAGA_REPLIES"
+EVENTS: Final = "SAGA_EVENTS"
+
+SUBJECTS: Final = {COMMANDS: "saga.cmd.>", REPLIES: "saga.reply.>", EVENTS: "saga.event.>"}
+
+KEPT_FOR: Final = timedelta(days=3)
+"""How long the broker keeps messages. The inbox remembers longer than that, or a replay would apply twice."""
+
+ACK_WAIT: Final = timedelta(seconds=30)
+"""After this long without an acknowledgement the broker delivers a message again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inlet:
+    """A durable pull consumer: which messages of which stream come to which role."""
+
+    stream: str
+    durable: str
+    subject: str
+    ack_wait: timedelta = ACK_WAIT
+
+    def config(self) -> ConsumerConfig:
+        """Explicit acknowledgement, and no limit to deliveries: we give up before the broker does."""
+        return ConsumerConfig(
+            durable_name=self.durable,
+            filter_subject=self.subject,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self.ack_wait.total_seconds(),
+            max_deliver=-1,
+            max_ack_pending=4096,
+        )
+
+
+def command_inlet(participant: str, ack_wait: timedelta = ACK_WAIT) -> Inlet:
+    """The commands of one participant."""
+    return Inlet(COMMANDS, participant, f"saga.cmd.{participant}.>", ack_wait)
+
+
+def reply_inlet(ack_wait: timedelta = ACK_WAIT) -> Inlet:
+    """The replies of all participants, shared by the replicas of the orchestrator."""
+    return Inlet(REPLIES, "orchestrator", "saga.reply.>", ack_wait)
+
+
+class Topology:
+    """The streams, and the consumer of one role, as they should be."""
+
+    def __init__(self, inlet: Inlet | None, *, replicas: int = 1) -> None:
+        self._inlet = inlet
+        self._replicas = replicas
+
+    async def ensure(self, stream: JetStreamContext) -> list[str]:
+        """Create what is missing and correct what has drifted. Returns what was done, in words."""
+        try:
+            done = [line for name in SUBJECTS for line in await self._ensure_stream(stream, name)]
+            return done + await self._ensure_consumer(stream)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
+
+    async def _ensure_stream(self, stream: JetStreamContext, name: str) -> list[str]:
+        wanted = StreamConfig(
+            name=name,
+            subjects=[SUBJECTS[name]],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            max_age=KEPT_FOR.total_seconds(),
+            duplicate_window=120.0,
+            num_replicas=self._replicas,
+        )
+        try:
+            found = (await stream.stream_info(name)).config
+        except NotFoundError:
+            await stream.add_stream(wanted)
+            return [f"created stream {name}"]
+        drifted = [
+            field
+            for field in ("subjects", "max_age", "duplicate_window", "num_replicas")
+            if getattr(found, field) != getattr(wanted, field)
+        ]
+        if not drifted:
+            return []
+        await stream.update_stream(replace(found, **{field: getattr(wanted, field) for field in drifted}))
+        return [f"corrected {', '.join(drifted)} of stream {name}"]
+
+    async def _ensure_consumer(self, stream: JetStreamContext) -> list[str]:
+        if self._inlet is None:
+            return []
+        wanted = self._inlet.config()
+        try:
+            found = (await stream.consumer_info(self._inlet.stream, self._inlet.durable)).config
+        except NotFoundError:
+            await stream.add_consumer(self._inlet.stream, wanted)
+            return [f"created consumer {self._inlet.durable}"]
+        fields = ("filter_subject", "ack_wait", "max_deliver", "max_ack_pending")
+        drifted = [field for field in fields if getattr(found, field) != getattr(wanted, field)]
+        if not drifted:
+            return []
+        await stream.add_consumer(self._inlet.stream, wanted)
+        return [f"corrected {', '.join(drifted)} of consumer {self._inlet.durable}"]
+
+
+async def is_fetching(stream: JetStreamContext, inlet: Inlet) -> bool:
+    """Whether somebody is waiting for messages at this consumer right now."""
+    try:
+        return bool((await stream.consumer_info(inlet.stream, inlet.durable)).num_waiting)
+    except NotFoundError:
+        return False
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__

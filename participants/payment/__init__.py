@@ -1,0 +1,1 @@
+"""The payment service: accounts, holds on them, and a double-entry ledger."""
