@@ -14,7 +14,7 @@ from orchestrator.sagas import DEFINITIONS
 from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
 from outbox.broker import Broker
-from outbox.clock import Clock, SystemClock
+from outbox.clock import Clock, DatabaseClock
 from outbox.database import Database
 from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
@@ -109,6 +109,7 @@ async def open_client(settings: Settings, *, clock: Clock | None = None) -> Asyn
     outbox = _outbox(settings, "orchestrator", database, clock, None)
     broker = Broker(settings.nats_url, name="amends-cli")
     try:
+        await outbox.clock.sync(database)
         yield Client(Engine(DEFINITIONS, outbox, clock=outbox.clock), database, Relay(outbox, broker), broker)
     finally:
         await broker.close()
@@ -162,7 +163,7 @@ def _outbox(settings: Settings, role: str, database: Database, clock: Clock | No
     return Outbox(
         database,
         messaging_of(role),
-        clock=clock or SystemClock(),
+        clock=clock or DatabaseClock(),
         faults=faults or faults_from(settings.crash_at),
         role=role,
         grace=timedelta(seconds=settings.outbox_grace),

@@ -8,7 +8,6 @@ How a batch dies: before the commit nothing has happened and the broker, or the 
 commit the commands are in the outbox, and what is delivered again is ignored by the machine's gate.
 """
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +38,7 @@ from orchestrator.model import (
 from orchestrator.store import Change, LostRace, Store, Stored
 from outbox.clock import Clock
 from outbox.envelope import Envelope
-from outbox.errors import DatabaseOutOfReach
+from outbox.loops import forever
 from outbox.pump import Received
 from outbox.unit_of_work import Outbox, UnitOfWork
 
@@ -274,10 +273,8 @@ TICK: Final = 0.2
 
 async def run_timers(engine: Engine) -> None:
     """Fire timers until cancelled. An outage of the database is waited out; the timers are still there after it."""
-    while True:
-        try:
-            while await engine.fire_timers() == TIMERS_AT_ONCE:
-                await asyncio.sleep(0)
-        except (DatabaseOutOfReach, LostRace) as error:
-            log.debug("timers wait", reason=str(error))
-        await asyncio.sleep(TICK)
+
+    async def fire() -> float:
+        return 0.0 if await engine.fire_timers() == TIMERS_AT_ONCE else TICK
+
+    await forever("fire the timers", fire)

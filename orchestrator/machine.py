@@ -380,7 +380,7 @@ class _Decider:
         must_succeed = state.status is StepStatus.UNDOING or spec.kind is Kind.RETRIABLE
         due_at = None
         if must_succeed:
-            due_at = self._now + self._policy(spec, state).wait(state.tries, self._saga.command_id(spec.name))
+            due_at = self._now + self._policy(spec, state).wait(max(1, state.tries), self._saga.command_id(spec.name))
         if state.status is StepStatus.UNDOING:
             self._write(UndoRefused(spec.name, code, reason, due_at))
         else:

@@ -111,19 +111,26 @@ class Queries:
         self._definitions = definitions
 
     async def find(self, text: str) -> str:
-        """The id of the saga with this id, key, or beginning of an id. Raises UnknownSaga."""
-        prefix = text.upper()
+        """The id of the saga with this id, key, or beginning or end of an id. Raises UnknownSaga."""
+        part = text.upper()
         query = (
             select(sagas.c.id)
-            .where(or_(sagas.c.id == prefix, sagas.c.key == text, sagas.c.id.startswith(prefix, autoescape=True)))
+            .where(
+                or_(
+                    sagas.c.id == part,
+                    sagas.c.key == text,
+                    sagas.c.id.startswith(part, autoescape=True),
+                    sagas.c.id.endswith(part, autoescape=True),
+                )
+            )
             .limit(3)
         )
         async with self._database.reading() as connection:
             found = list((await connection.execute(query)).scalars())
-        if prefix in found or len(found) == 1:
-            return prefix if prefix in found else found[0]
+        if part in found or len(found) == 1:
+            return part if part in found else found[0]
         if found:
-            raise UnknownSaga(f"{text!r} is the beginning of several ids ({', '.join(found)}, …): write more of it")
+            raise UnknownSaga(f"{text!r} could be several sagas ({', '.join(found)}, …): write more of the id")
         raise UnknownSaga(f"there is no saga {text!r}: `saga ls` lists them")
 
     async def search(self, wanted: Filter, now: datetime) -> list[Summary]:

@@ -64,6 +64,7 @@ class Intake:
 
     def __init__(self, url: str, inlet: Inlet, *, name: str) -> None:
         self._queue: asyncio.Queue[Msg] = asyncio.Queue(QUEUE_MESSAGES)
+        self._stopping = False
         self._broker = NatsBroker(
             url,
             name=name,
@@ -87,7 +88,10 @@ class Intake:
         await self._broker.start()
 
     async def stop(self) -> None:
-        """Fetch no more. What is in the queue is not acknowledged, so the broker delivers it elsewhere."""
+        """Fetch no more, and give back at once what was fetched and not taken."""
+        self._stopping = True
+        while not self._queue.empty():
+            await Delivery(self._queue.get_nowait()).put_back(0.0)
         await self._broker.stop()
 
     async def take(self) -> list[Delivery]:
@@ -100,7 +104,10 @@ class Intake:
         return deliveries
 
     async def _receive(self, message: NatsMessage) -> None:
-        await self._queue.put(message.raw_message)
+        if self._stopping:
+            await Delivery(message.raw_message).put_back(0.0)
+        else:
+            await self._queue.put(message.raw_message)
 
 
 async def _undecoded(message: NatsMessage) -> bytes:

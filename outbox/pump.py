@@ -125,7 +125,7 @@ class Pump:
         if delivery.deliveries < GIVE_UP_AFTER:
             log.warning("message put back", message=event.envelope.id, reason=reason, tries=delivery.deliveries)
             return False
-        log.error("message given up; see `saga dlq`", message=event.envelope.id, reason=reason)
+        log.error("message given up and buried in dead_letters", message=event.envelope.id, reason=reason)
         async with self._outbox.unit_of_work() as unit:
             unit.bury(event.dead_letter(reason))
         return True

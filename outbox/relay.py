@@ -11,18 +11,16 @@ drains when the broker is back.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-import structlog
 from sqlalchemy import delete, select, update
 
 from outbox.broker import Broker
 from outbox.envelope import pack
-from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.loops import forever
 from outbox.unit_of_work import Outbox, Outgoing
-
-log = structlog.get_logger()
 
 SWEEP_EVERY: Final = 0.5
 """Seconds between two looks at what is overdue."""
@@ -32,7 +30,6 @@ IN_HAND: Final = 20_000
 """Rows that may wait in memory. Beyond that they wait in the table."""
 
 PACKETS_AT_ONCE: Final = 64
-LONGEST_BACKOFF: Final = 5.0
 
 
 class Relay:
@@ -43,9 +40,9 @@ class Relay:
         self._broker = broker
         self._waiting: dict[str, Outgoing] = {}
         self._sent: list[str] = []
+        self._busy = 0
         self._work = asyncio.Event()
-        self._clean = asyncio.Event()
-        self._backoff = 0.0
+        self._clean_up = asyncio.Event()
         outbox.on_commit(self.hand_over)
 
     def hand_over(self, messages: Sequence[Outgoing]) -> None:
@@ -58,14 +55,14 @@ class Relay:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand."""
-        return not self._waiting and not self._sent
+        return not self._waiting and not self._sent and not self._busy
 
     async def run(self) -> None:
         """Publish, sweep and clean up until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._publish_forever())
-            tasks.create_task(self._sweep_forever())
-            tasks.create_task(self._clean_forever())
+            tasks.create_task(forever("publish the outbox", self._publish))
+            tasks.create_task(forever("sweep the outbox", self._sweep))
+            tasks.create_task(forever("clean the outbox", self._clean))
 
     async def drain(self, patience: float) -> None:
         """Publish what is in hand, for at most `patience` seconds. The rest stays in the table."""
@@ -73,16 +70,12 @@ class Relay:
         while not self.is_idle and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
 
-    async def _publish_forever(self) -> None:
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            messages, self._waiting = list(self._waiting.values()), {}
-            try:
-                await self.publish(messages)
-                self._recovered()
-            except BrokerOutOfReach as error:
-                await self._back_off(error)
+    async def _publish(self) -> float:
+        await self._work.wait()
+        self._work.clear()
+        messages, self._waiting = list(self._waiting.values()), {}
+        await self.publish(messages)
+        return 0.0
 
     async def flush(self) -> None:
         """Publish what is in hand, once, without `run`. Raises BrokerOutOfReach; the rows then stay in the table."""
@@ -94,46 +87,39 @@ class Relay:
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish, and note what the broker has stored. Raises BrokerOutOfReach when it took nothing."""
         packets = pack((message.message_id, message.subject, message.body) for message in messages)
-        for start in range(0, len(packets), PACKETS_AT_ONCE):
-            stored = await self._broker.publish(packets[start : start + PACKETS_AT_ONCE])
-            self._outbox.reach("published")
-            self._sent.extend(row for packet in stored for row in packet.rows)
-            self._clean.set()
+        with self._at_work():
+            for start in range(0, len(packets), PACKETS_AT_ONCE):
+                stored = await self._broker.publish(packets[start : start + PACKETS_AT_ONCE])
+                self._outbox.reach("published")
+                self._sent.extend(row for packet in stored for row in packet.rows)
+                self._clean_up.set()
 
     async def clean(self) -> None:
         """Delete the rows whose messages the broker has stored."""
         sent, self._sent = self._sent, []
         database, table = self._outbox.database, self._outbox.tables.outbox
         try:
-            async with database.transaction() as connection:
-                await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
-        except DatabaseOutOfReach:
+            with self._at_work():
+                async with database.transaction() as connection:
+                    await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
+        except BaseException:
             self._sent.extend(sent)
+            self._clean_up.set()
             raise
 
-    async def _clean_forever(self) -> None:
-        while True:
-            await self._clean.wait()
-            self._clean.clear()
-            try:
-                await self.clean()
-            except DatabaseOutOfReach:
-                await asyncio.sleep(1.0)
-                self._clean.set()
+    async def _clean(self) -> float:
+        await self._clean_up.wait()
+        self._clean_up.clear()
+        await self.clean()
+        return 0.0
 
-    async def _sweep_forever(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_EVERY + self._backoff)
-            try:
-                while await self._sweep() == SWEEP_ROWS and not self._backoff:
-                    await asyncio.sleep(0)
-            except DatabaseOutOfReach:
-                await asyncio.sleep(1.0)
-
-    async def _sweep(self) -> int:
-        """Claim overdue rows for a while, so that the sweeps of other replicas pass over them."""
+    async def _sweep(self) -> float:
         if not self._broker.is_connected or len(self._waiting) >= IN_HAND - SWEEP_ROWS:
-            return 0
+            return SWEEP_EVERY
+        return 0.0 if await self.sweep() == SWEEP_ROWS else SWEEP_EVERY
+
+    async def sweep(self) -> int:
+        """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many."""
         database, table = self._outbox.database, self._outbox.tables.outbox
         now = self._outbox.clock.now()
         overdue = (
@@ -157,19 +143,16 @@ class Relay:
         self.hand_over([row for row in rows if row.message_id not in in_hand])
         return len(rows)
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+
     async def _any_overdue(self) -> bool:
         table = self._outbox.tables.outbox
         query = select(table.c.message_id).where(table.c.due_at <= self._outbox.clock.now()).limit(1)
         async with self._outbox.database.reading() as connection:
             return (await connection.execute(query)).first() is not None
-
-    async def _back_off(self, error: BrokerOutOfReach) -> None:
-        if not self._backoff:
-            log.warning("publishing has stopped; messages wait in the outbox", reason=str(error))
-        self._backoff = min(LONGEST_BACKOFF, max(0.25, self._backoff * 2))
-        await asyncio.sleep(self._backoff)
-
-    def _recovered(self) -> None:
-        if self._backoff:
-            log.info("publishing again")
-        self._backoff = 0.0

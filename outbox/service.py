@@ -11,6 +11,7 @@ from sqlalchemy import select
 from outbox.broker import Broker
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.intake import Intake
+from outbox.loops import forever
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet, Topology
@@ -97,6 +98,7 @@ class Service:
             try:
                 async with self._outbox.database.reading() as connection:
                     await connection.execute(select(self._outbox.tables.outbox.c.message_id).limit(1))
+                await self._outbox.clock.sync(self._outbox.database)
                 return
             except DatabaseOutOfReach as error:
                 if delay == 0.1:
@@ -108,7 +110,7 @@ class Service:
         pump = asyncio.create_task(self._pump.run())
         others = [
             asyncio.create_task(self._relay.run()),
-            asyncio.create_task(self._watch()),
+            asyncio.create_task(forever("watch the topology", self._watch)),
             *(asyncio.create_task(job()) for job in self._background),
         ]
         try:
@@ -124,11 +126,9 @@ class Service:
                 task.cancel()
             await asyncio.gather(pump, *others, return_exceptions=True)
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_EVERY)
-            if not self._broker.is_connected:
-                continue
-            with suppress(BrokerOutOfReach):
-                for line in await self._topology.ensure(self._broker.jetstream):
-                    log.warning(f"{line}: it was missing or had changed", role=self.role)
+    async def _watch(self) -> float:
+        if self._broker.is_connected:
+            for line in await self._topology.ensure(self._broker.jetstream):
+                log.warning(f"{line}: it was missing or had changed", role=self.role)
+        await self._outbox.clock.sync(self._outbox.database)
+        return WATCH_EVERY

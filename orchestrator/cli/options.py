@@ -12,7 +12,7 @@ DataDir = Annotated[
     typer.Option("--data-dir", metavar="DIR", help="Where `saga dev` keeps its data.", show_default=".amends"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
-SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, the beginning of it, or its key.")]
+SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, the beginning or end of it, or its key.")]
 
 
 def settings_of(data_dir: Path | None) -> Settings:

@@ -1,0 +1,33 @@
+"""A loop that an on-call engineer can trust: it never dies, never spins, and says once what keeps it from working."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from outbox.errors import OutOfReach
+
+log = structlog.get_logger()
+
+LONGEST_PAUSE: Final = 5.0
+
+
+async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
+    """Do a job again and again until cancelled; it returns how many seconds to pause.
+
+    What it raises is told when the trouble begins and when it ends. In between the pause grows up to five seconds.
+    """
+    pause = 0.0
+    while True:
+        try:
+            wait = await job()
+            if pause:
+                log.info("working again", job=name)
+            pause = 0.0
+        except Exception as error:  # whatever it is, the next try may go well, and nothing is lost by it
+            if not pause:
+                unexpected = None if isinstance(error, OutOfReach) else error
+                log.warning("not working; trying again", job=name, reason=str(error), exc_info=unexpected)
+            pause = wait = min(LONGEST_PAUSE, max(0.25, pause * 2))
+        await asyncio.sleep(wait)
