@@ -95,11 +95,12 @@ class Client:
     database: Database
     relay: Relay
     broker: Broker
+    topology: Topology
 
     async def connect(self) -> None:
         """Reach the broker, and see that its streams are there. Raises BrokerOutOfReach."""
         await self.broker.connect()
-        await Topology(None).ensure(self.broker.jetstream)
+        await self.topology.ensure(self.broker.jetstream)
 
 
 @asynccontextmanager
@@ -110,7 +111,9 @@ async def open_client(settings: Settings, *, clock: Clock | None = None) -> Asyn
     broker = Broker(settings.nats_url, name="amends-cli")
     try:
         await outbox.clock.sync(database)
-        yield Client(Engine(DEFINITIONS, outbox, clock=outbox.clock), database, Relay(outbox, broker), broker)
+        engine = Engine(DEFINITIONS, outbox, clock=outbox.clock)
+        topology = Topology(None, replicas=settings.stream_replicas)
+        yield Client(engine, database, Relay(outbox, broker), broker, topology)
     finally:
         await broker.close()
         await database.close()

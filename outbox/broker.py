@@ -33,7 +33,7 @@ class Broker:
         try:
             await asyncio.wait_for(
                 client.connect(
-                    self.url,
+                    servers_of(self.url),
                     name=self._name,
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
@@ -100,6 +100,11 @@ class Broker:
         log.info("connection to NATS is back", url=self.url)
 
 
+def servers_of(url: str) -> list[str]:
+    """One URL, or several separated by commas."""
+    return [server.strip() for server in url.split(",") if server.strip()]
+
+
 async def _ignore(_error: Exception) -> None:
     """Every failed reconnection is an error to nats-py; to us it is the same outage, told once."""
 
@@ -107,5 +112,5 @@ async def _ignore(_error: Exception) -> None:
 async def _abandon(client: Client) -> None:
     try:
         await asyncio.wait_for(client.close(), 2.0)
-    except (NatsError, OSError, TimeoutError):
-        log.debug("NATS connection did not close in time")
+    except Exception as error:  # it may never have been open, and we are leaving anyway
+        log.debug("NATS connection did not close", reason=str(error))

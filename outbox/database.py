@@ -8,6 +8,7 @@ What differs between the two lives here and nowhere else:
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -35,7 +36,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
@@ -186,18 +187,20 @@ class _Translated:
 
 
 def _is_schema_missing(error: BaseException) -> bool:
-    if isinstance(error, ProgrammingError):
-        return "UndefinedTable" in str(error.orig) or "UndefinedColumn" in str(error.orig)
-    return isinstance(error, OperationalError) and ("no such table" in str(error) or "no such column" in str(error))
+    cause = _cause(error)
+    if isinstance(cause, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+        return True
+    said = ("no such table", "no such column", "has no column named")
+    return isinstance(cause, sqlite3.OperationalError) and any(words in str(cause) for words in said)
 
 
 def _is_out_of_reach(error: BaseException) -> bool:
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated or isinstance(error, OperationalError | InterfaceError):
-            return True
-        return _is_out_of_reach(error.orig) if error.orig is not None else False
+    if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
+        return True  # the last one: an SQLite file that is none
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
     return isinstance(
-        error,
+        _cause(error),
         OSError
         | asyncpg.PostgresConnectionError
         | asyncpg.InterfaceError
@@ -209,8 +212,15 @@ def _is_out_of_reach(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    cause = _cause(error)
     return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What the driver itself has raised: SQLAlchemy wraps asyncpg's errors twice."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
 
 
 def _hide_password(url: str) -> str:

@@ -17,6 +17,7 @@ from faststream.nats.annotations import NatsMessage
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from outbox.broker import servers_of
 from outbox.envelope import Envelope, Unreadable, decode
 from outbox.topology import Inlet
 
@@ -66,7 +67,7 @@ class Intake:
         self._queue: asyncio.Queue[Msg] = asyncio.Queue(QUEUE_MESSAGES)
         self._stopping = False
         self._broker = NatsBroker(
-            url,
+            servers_of(url),
             name=name,
             logger=None,
             max_reconnect_attempts=-1,

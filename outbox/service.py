@@ -58,6 +58,7 @@ class Service:
 
     async def run(self) -> None:
         """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""
+        structlog.contextvars.bind_contextvars(role=self.role)
         stopping = asyncio.create_task(self._stop.wait())
         try:
             starting = asyncio.create_task(self._start())
@@ -81,16 +82,16 @@ class Service:
             try:
                 await self._broker.connect()
                 for line in await self._topology.ensure(self._broker.jetstream):
-                    log.info(line, role=self.role)
+                    log.info(line)
                 await self._intake.start()
                 break
             except (BrokerOutOfReach, OSError) as error:
                 if delay == 0.1:
-                    log.warning("waiting for NATS", role=self.role, reason=str(error))
+                    log.warning("waiting for NATS", reason=str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
         self.ready.set()
-        log.info("ready", role=self.role, database=str(self._outbox.database))
+        log.info("ready", database=str(self._outbox.database))
 
     async def _check_database(self) -> None:
         delay = 0.1
@@ -102,7 +103,7 @@ class Service:
                 return
             except DatabaseOutOfReach as error:
                 if delay == 0.1:
-                    log.warning("waiting for the database", role=self.role, reason=str(error))
+                    log.warning("waiting for the database", reason=str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
 
@@ -129,6 +130,6 @@ class Service:
     async def _watch(self) -> float:
         if self._broker.is_connected:
             for line in await self._topology.ensure(self._broker.jetstream):
-                log.warning(f"{line}: it was missing or had changed", role=self.role)
+                log.warning(f"{line}: it was missing or had changed")
         await self._outbox.clock.sync(self._outbox.database)
         return WATCH_EVERY
