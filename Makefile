@@ -13,7 +13,7 @@ DEV_READY := $(VENV)/.dev-ready
 NPROCESSES := -n auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test lint check clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,12 +24,13 @@ demo: $(RUN_READY) ## Run sagas against a real NATS server on this machine, and 
 test: $(DEV_READY) ## Run the tests (ARGS="-k relay" is handed to pytest)
 	@$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
 
-check: $(DEV_READY) ## What CI runs: style, types, the rules on imports, tests
+lint: $(DEV_READY) ## Style, types, and the rules on imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(PACKAGES) tests
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
+
+check: lint test ## What CI runs: lint, then the tests
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -100,6 +100,8 @@ def _read_csv(file: Path, columns: tuple[str, str], read: Callable[[str], V]) ->
         raise Failure(f"{file} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Failure(f"{file} is not UTF-8 text: {error.reason}") from error
+    except csv.Error as error:
+        raise Failure(f"{file} is not CSV: {error}") from error
 
 
 def _rows(

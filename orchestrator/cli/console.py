@@ -1,13 +1,16 @@
 """What is printed, and where: data on stdout, all else on stderr; colours and bars only on a terminal."""
 
+import os
+import shutil
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -35,9 +38,16 @@ WIDE: Final = 1000
 """In a pipe nothing is wrapped."""
 
 
+class _Output(Console):
+    """Leaves a reader that has gone (`saga log | head`) to `main`: Rich would make an error of it."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """For data."""
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    return _Output(file=sys.stdout, width=None if sys.stdout.isatty() else WIDE, highlight=False)
 
 
 def err() -> Console:
@@ -73,17 +83,25 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], *, right
 
 
 def progress(description: str, total: float | None) -> tuple[Progress, Any]:
-    """A progress bar on stderr, silent in a pipe."""
+    """A progress bar on stderr, silent in a pipe. `count` is a text that stands behind the bar."""
     console = err()
     columns = [
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[count]}"),
         TimeElapsedColumn(),
     ]
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
-    return bar, bar.add_task(description, total=total)
+    return bar, bar.add_task(description, total=total, count="")
+
+
+def command() -> str:
+    """How this program is called from here: `saga`, or `.venv/bin/saga` when it is not on the PATH."""
+    called, found = Path(sys.argv[0]), shutil.which("saga")
+    if called.name != "saga" or (found and Path(found).resolve() == called.resolve()):
+        return "saga"
+    return os.path.relpath(called)
 
 
 def duration(seconds: float) -> str:

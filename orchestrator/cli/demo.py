@@ -265,12 +265,11 @@ def _show(data_dir: Path, outcomes: Sequence[Outcome], findings: Sequence[Findin
         console.say(f"violation: {finding.check}: {finding.message}")
     verdict = f"{len(findings)} violations" if findings else "no violations"
     console.say(f"\nsaga verify: {sagas} sagas against 4 databases: {verdict}")
-    where = f"--data-dir {data_dir}"
-    last = outcomes[-1].saga_id
+    saga, where = console.command(), f"--data-dir {data_dir}"
     console.say("\ntry next:")
-    console.say(f"  saga get {last} {where}     what happened when the orchestrator was killed")
-    console.say(f"  saga log {outcomes[2].saga_id} {where}     how an order is undone, entry by entry")
-    console.say("  saga dev                     everything in the foreground; then, in another terminal, saga start")
+    console.say(f"  {saga} get {outcomes[-1].saga_id} {where}   # the one whose orchestrator was killed")
+    console.say(f"  {saga} log {outcomes[2].saga_id} {where}   # how an order is undone, entry by entry")
+    console.say(f"  {saga} dev   # everything in the foreground; then, in another terminal, {saga} start --help")
 
 
 def _row(one: Outcome) -> tuple[str | Text, ...]:

@@ -93,8 +93,8 @@ async def _get(settings: Settings, saga: str, json: bool) -> None:
         console.print_json(to_json(view))
         return
     summary, printer = view.summary, console.out()
-    printer.print(Text.assemble((summary.id, "bold"), "  ", summary.definition, f" v{view.version}  ", end=""))
-    printer.print(console.status_text(summary.status))
+    head = Text.assemble((summary.id, "bold"), "  ", summary.definition, f" v{view.version}  ")
+    printer.print(head.append_text(console.status_text(summary.status)))
     printer.print(f"started {console.day(summary.started_at)}, took {console.duration(summary.duration)}", style="dim")
     if summary.key:
         printer.print(f"key {summary.key}", style="dim", markup=False)

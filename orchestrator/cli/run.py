@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import structlog
 import typer
 
-from orchestrator.cli.console import say
+from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import DataDir, settings_of
 from orchestrator.cli.schema import upgrade_all
@@ -46,7 +46,7 @@ def dev(data_dir: DataDir = None) -> None:
             asyncio.run(_dev(settings, nats))
         finally:
             remove_dev_file(settings.data_dir)
-    say("stopped; nothing is left running")
+    console.say("stopped; nothing is left running")
 
 
 async def _dev(settings: Settings, nats: EmbeddedNats) -> None:
@@ -69,8 +69,9 @@ async def _look_after(nats: EmbeddedNats) -> None:
 
 def _say_ready(settings: Settings) -> None:
     where = "" if settings.data_dir == Path(".amends") else f" --data-dir {settings.data_dir}"
-    say(f"ready: NATS at {settings.nats_url}, data in {settings.data_dir}/. Ctrl-C stops everything.")
-    say(f"try, in another terminal:  saga ls{where}  ·  saga log -f{where}")
+    saga = console.command()
+    console.say(f"ready: NATS at {settings.nats_url}, data in {settings.data_dir}/. Ctrl-C stops everything.")
+    console.say(f"try, in another terminal:  {saga} ls{where}  ·  {saga} log -f{where}")
 
 
 def run(

@@ -138,7 +138,7 @@ async def _start_all(client: Client, options: Options, stream: IO[bytes], size: 
                 raise Failure("--key and --follow are for one input; for many: --key-field, saga log -f", Exit.USAGE)
             results = await _start_batch(client, options, batch, tally)
             _report(batch, results, options, many)
-            bar.advance(task, sum(one.size for one in batch) if size else len(batch))
+            bar.update(task, advance=sum(one.size for one in batch), count=f"{tally.inputs:,}")
             waiting |= {r.saga_id for r in results if isinstance(r, StartResult) and r.outcome != "conflict"}
             while options.wait and len(waiting) > IN_HAND and not tally.timed_out:
                 await _wait(queries, waiting, tally, deadline, IN_HAND // 2)
