@@ -48,6 +48,9 @@ TIMERS_AT_ONCE: Final = 500
 MAX_INPUT_BYTES: Final = 256 * 1024
 """A saga's input is refused above this, so that every command made of it fits into a message."""
 
+MAX_KEY: Final = 200
+"""Characters: the width of the column."""
+
 
 class BadInput(Exception):
     """An input that its saga does not allow. Says which field and why."""
@@ -109,7 +112,12 @@ class Engine:
             read = self._definitions[definition].data.model_validate(dict(data))
         except ValidationError as error:
             raise BadInput("; ".join(_problem(detail) for detail in error.errors(include_url=False)[:5])) from error
-        text = json.dumps(read.model_dump(mode="json"), sort_keys=True)
+        if (problem := _key_problem(key)) is not None:
+            raise BadInput(problem)
+        content = read.model_dump(mode="json")
+        if (place := _place_of_nul(content)) is not None:
+            raise BadInput(f"{place}: has the character U+0000 in it, which PostgreSQL cannot keep")
+        text = json.dumps(content, sort_keys=True)
         if len(text.encode()) > MAX_INPUT_BYTES:
             raise BadInput(f"the input has {len(text.encode()):,} bytes, the limit is {MAX_INPUT_BYTES:,}")
         return StartRequest(definition, read, sha256(text.encode()).hexdigest(), key)
@@ -172,10 +180,10 @@ class Engine:
 
     async def fire_timers(self) -> int:
         """Apply the timers that are due. Returns how many sagas had one."""
-        if not await self._store.any_due(self._clock.now()):
+        if not await self._store.any_due(self._definitions, self._clock.now()):
             return 0
         async with self._outbox.unit_of_work() as unit:
-            stored = await self._store.lock_due(unit.connection, unit.now, TIMERS_AT_ONCE)
+            stored = await self._store.lock_due(unit.connection, self._definitions, unit.now, TIMERS_AT_ONCE)
             events: list[tuple[str, Event, Received | None]] = [
                 (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
                 for saga_id, one in stored.items()
@@ -265,6 +273,26 @@ class Engine:
 def _problem(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     return f"{where}: {detail['msg']}" if where else str(detail["msg"])
+
+
+def _key_problem(key: str | None) -> str | None:
+    """Why a key cannot be kept; what the databases would otherwise say, each in its own way."""
+    if key is None:
+        return None
+    if not 0 < len(key) <= MAX_KEY:
+        return "the key is empty" if not key else f"the key is longer than {MAX_KEY} characters"
+    if "\x00" in key or key.encode(errors="replace") != key.encode(errors="surrogatepass"):
+        return "the key has a character in it that is no text"
+    return None
+
+
+def _place_of_nul(value: Any, place: str = "") -> str | None:
+    """The path of the first text with U+0000 in it."""
+    if isinstance(value, str):
+        return place if "\x00" in value else None
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found = (_place_of_nul(item, f"{place}.{name}".lstrip(".")) for name, item in pairs)
+    return next((one for one in found if one is not None), None)
 
 
 TICK: Final = 0.2

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.model import ENDED, ENTRIES, SAGA, Entry, Saga
@@ -54,23 +55,24 @@ class Store:
         query = select(sagas).where(self._database.any_of(sagas.c.id, wanted)).order_by(sagas.c.id).with_for_update()
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
-    async def lock_due(self, connection: AsyncConnection, now: datetime, limit: int) -> dict[str, Stored]:
+    async def lock_due(
+        self, connection: AsyncConnection, definitions: Iterable[str], now: datetime, limit: int
+    ) -> dict[str, Stored]:
         """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
         query = (
             select(sagas)
-            .where(sagas.c.due_at <= now)
+            .where(sagas.c.due_at <= now, self._database.any_of(sagas.c.definition, definitions))
             .order_by(sagas.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
-    async def any_due(self, now: datetime) -> bool:
+    async def any_due(self, definitions: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
+        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.definition, definitions)
         async with self._database.reading() as connection:
-            return (
-                await connection.execute(select(sagas.c.id).where(sagas.c.due_at <= now).limit(1))
-            ).first() is not None
+            return (await connection.execute(select(sagas.c.id).where(*due).limit(1))).first() is not None
 
     async def find_by_key(
         self, connection: AsyncConnection, keys: Iterable[tuple[str, str]]
@@ -86,24 +88,13 @@ class Store:
         """Write sagas and log. Raises LostRace when a saga is no longer at the revision that it was read at."""
         if not changes:
             return
-        new = [_row(change) for change in changes if change.is_new]
+        new = sorted((_row(change) for change in changes if change.is_new), key=_by_key)
         changed = [_row(change) for change in changes if not change.is_new]
         if new:
             await connection.execute(insert(sagas), new)
         if changed:
             await self._update(connection, changed)
-        await connection.execute(
-            insert(saga_log),
-            [
-                {
-                    "saga_id": change.stored.saga.id,
-                    "revision": change.stored.revision,
-                    "at": change.at,
-                    "entries": ENTRIES.dump_json(list(change.entries)).decode(),
-                }
-                for change in changes
-            ],
-        )
+        await self._append(connection, changes)
 
     async def _update(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
         statement = (
@@ -125,8 +116,28 @@ class Store:
                 f"{len(rows) - result.rowcount} of {len(rows)} sagas were changed by another writer meanwhile"
             )
 
+    async def _append(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
+        rows = [
+            {
+                "saga_id": change.stored.saga.id,
+                "revision": change.stored.revision,
+                "at": change.at,
+                "entries": ENTRIES.dump_json(list(change.entries)).decode(),
+            }
+            for change in changes
+        ]
+        try:
+            await connection.execute(insert(saga_log), rows)
+        except IntegrityError as error:  # asyncpg does not count the rows of an executemany, so the log tells
+            raise LostRace("another writer has written the same revision of a saga meanwhile") from error
+
 
 _CHANGING = ("status", "revision", "state", "due_at", "changed_at", "ended_at")
+
+
+def _by_key(row: dict[str, Any]) -> tuple[str, str]:
+    """Two writers of the same keys insert them in the same order, or each would wait for the other."""
+    return row["definition"], row["key"] or ""
 
 
 def _stored(row: Row[Any]) -> Stored:

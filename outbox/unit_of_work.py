@@ -60,9 +60,9 @@ class UnitOfWork:
     def send(self, subject: str, envelope: Envelope) -> None:
         """Put a message into the outbox. Raises MessageTooLarge when the broker would not take it."""
         body = envelope.encode()
-        if len(body) > MAX_MESSAGE_BYTES // 2 and len(body.encode()) > MAX_MESSAGE_BYTES:
+        if len(body) > MAX_MESSAGE_BYTES // 4 and (size := len(body.encode())) > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
-                f"message {envelope.id} has {len(body.encode()):,} bytes, the limit is {MAX_MESSAGE_BYTES:,}: "
+                f"message {envelope.id} has {size:,} bytes, the limit is {MAX_MESSAGE_BYTES:,}: "
                 "send a reference to the data instead of the data"
             )
         self.outgoing[envelope.message_id] = Outgoing(envelope.message_id, subject, body)

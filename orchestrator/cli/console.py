@@ -38,11 +38,14 @@ WIDE: Final = 1000
 """In a pipe nothing is wrapped."""
 
 
-class _Output(Console):
-    """Leaves a reader that has gone (`saga log | head`) to `main`: Rich would make an error of it."""
+class ReaderGone(Exception):
+    """Nobody reads our output any more, as in `saga log | head`: there is nothing left to do."""
 
+
+class _Output(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError
+        """Rich would make an error of it."""
+        raise ReaderGone
 
 
 def out() -> Console:
@@ -62,8 +65,11 @@ def say(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON value, on one line."""
-    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:  # Typer would make an error of it
+        raise ReaderGone from error
 
 
 def status_text(status: str) -> Text:

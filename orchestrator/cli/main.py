@@ -1,5 +1,6 @@
 """The command `saga`: puts the families of commands together, and turns errors into sentences and exit codes."""
 
+import os
 import sys
 
 import typer
@@ -7,7 +8,7 @@ from typer.exceptions import Abort, TyperException
 from typer.exceptions import Exit as ExitRequest
 
 from orchestrator.cli import admin, demo, look, run, schema, start
-from orchestrator.cli.console import say
+from orchestrator.cli.console import ReaderGone, say
 from orchestrator.cli.exits import Exit, exit_code
 from orchestrator.logs import configure_logging
 
@@ -38,8 +39,8 @@ def main() -> None:
         sys.exit(Exit.USAGE)
     except (Abort, KeyboardInterrupt):
         sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except ReaderGone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
         sys.exit(Exit.OK)
     except Exception as error:
         code = exit_code(error)
