@@ -255,7 +255,6 @@ class _Decider:
 
     def __init__(self, definition: Definition[Any], saga: Saga, now: datetime) -> None:
         self._definition = definition
-        self._before = saga
         self._saga = saga
         self._now = now
         self._entries: list[Entry] = []

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, func, or_, select
+from sqlalchemy import Row, false, func, or_, select
 
 from orchestrator.definition import Saga as Definition
 from orchestrator.engine import UnknownSaga
@@ -18,6 +18,7 @@ from orchestrator.model import (
     Entry,
     RefusedStep,
     Saga,
+    Started,
     UndoAsked,
     Undone,
     UndoRefused,
@@ -113,20 +114,12 @@ class Queries:
     async def find(self, text: str) -> str:
         """The id of the saga with this id, key, or beginning or end of an id. Raises UnknownSaga."""
         part = text.upper()
-        query = (
-            select(sagas.c.id)
-            .where(
-                or_(
-                    sagas.c.id == part,
-                    sagas.c.key == text,
-                    sagas.c.id.startswith(part, autoescape=True),
-                    sagas.c.id.endswith(part, autoescape=True),
-                )
-            )
-            .limit(3)
-        )
+        exact = or_(sagas.c.id == part, func.coalesce(sagas.c.key == text, false()))
+        either_end = or_(sagas.c.id.startswith(part, autoescape=True), sagas.c.id.endswith(part, autoescape=True))
+        query = select(sagas.c.id, exact.label("exact")).where(or_(exact, either_end)).order_by(exact.desc()).limit(3)
         async with self._database.reading() as connection:
-            found = list((await connection.execute(query)).scalars())
+            rows = (await connection.execute(query)).all()
+        found = [row.id for row in rows if row.exact] or [row.id for row in rows]
         if part in found or len(found) == 1:
             return part if part in found else found[0]
         if found:
@@ -198,7 +191,8 @@ class Queries:
     def _step_views(self, saga: Saga, log: Sequence[LogLine]) -> list[StepView]:
         definition = self._definitions.get(saga.definition)
         views = {}
-        for name, state in saga.steps.items():
+        for name in _in_order(saga, log):
+            state = saga.steps[name]
             spec = definition.steps.get(name) if definition else None
             views[name] = StepView(
                 name=name,
@@ -222,6 +216,13 @@ def to_json(view: Summary | SagaView) -> dict[str, Any]:
     whole = asdict(view)
     summary: dict[str, Any] = whole.pop("summary")
     return summary | whole
+
+
+def _in_order(saga: Saga, log: Sequence[LogLine]) -> list[str]:
+    """The names of the steps as the saga was started with them: JSONB does not keep the order of its keys."""
+    first = log[0].entry if log else None
+    names = first.steps if isinstance(first, Started) else []
+    return [*(name for name in names if name in saga.steps), *(name for name in saga.steps if name not in names)]
 
 
 def _note(view: StepView, line: LogLine) -> None:

@@ -1,0 +1,420 @@
+"""A whole world in one process: the four roles on real databases and a real NATS, with a clock that a test may own.
+
+    async with World(database_urls, nats.url) as world:
+        await world.start(*ROLES)
+        saga_ids = await world.place(an_order(), an_order(sku="sold-out"))
+        assert await world.until_ended(saga_ids) == ["completed", "compensated"]
+        assert await world.findings() == []
+
+A `Desk` is the inner half of an orchestrator, an engine without intake and relay: a test hands it replies and fires its
+timers itself.
+"""
+
+import asyncio
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Final, Self
+
+from sqlalchemy import Executable, Row, select
+
+from migrations.runner import upgrade
+from orchestrator import tables
+from orchestrator.composition import PARTICIPANTS, messaging_of
+from orchestrator.definition import Parallel, Policy, Reversible
+from orchestrator.definition import Saga as Definition
+from orchestrator.engine import Engine, StartResult, new_saga_id, run_timers
+from orchestrator.model import SAGA, Saga
+from orchestrator.queries import Queries, SagaView
+from orchestrator.sagas import DEFINITIONS
+from orchestrator.verify import Books, Finding, Verifier
+from outbox.broker import Broker
+from outbox.clock import Clock, DatabaseClock
+from outbox.database import Database
+from outbox.envelope import Envelope, Outcome
+from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.faults import Faults, NoFaults
+from outbox.pump import Received
+from outbox.relay import Relay
+from outbox.service import Service
+from outbox.topology import Topology, command_inlet, reply_inlet
+from outbox.unit_of_work import Outbox
+from participants.inventory.audit import InventoryAuditor
+from participants.inventory.seed import seed_stock
+from participants.order.audit import OrderAuditor
+from participants.payment.audit import PaymentAuditor
+from participants.payment.seed import seed_accounts
+from participants.runtime.audit import Auditor
+from participants.runtime.processor import CommandProcessor
+from tests.support.servers import DatabaseUrls, Role
+from tests.support.waiting import eventually
+
+ROLES: Final[tuple[Role, ...]] = ("orchestrator", "order", "inventory", "payment")
+DAWN: Final = datetime(2026, 1, 1, tzinfo=UTC)
+PATIENCE: Final = 60.0
+GRACE: Final = timedelta(seconds=1)
+ACK_WAIT: Final = timedelta(seconds=5)
+
+STOCK: Final = {"lamp": 100_000, "sold-out": 0}
+ACCOUNTS: Final = {"ada": Decimal(10_000_000), "bob": Decimal(5)}
+
+
+class OwnedClock:
+    """Stands still until it is told to move."""
+
+    def __init__(self) -> None:
+        self._now = DAWN
+
+    def now(self) -> datetime:
+        """The time that the test says it is."""
+        return self._now
+
+    def advance(self, by: timedelta) -> None:
+        """Let so much time go by."""
+        self._now += by
+
+    async def sync(self, database: Database) -> None:
+        """Nobody else sets it."""
+
+
+class Reached:
+    """Counts the crash points that a replica passes, and crashes at none: tells who has worked."""
+
+    def __init__(self) -> None:
+        self.points: Counter[str] = Counter()
+
+    def reach(self, point: str) -> None:
+        """Count and go on."""
+        self.points[point] += 1
+
+
+def with_policies(saga: Definition[Any], policy: Policy, undo_policy: Policy | None = None) -> Definition[Any]:
+    """The same saga with another patience."""
+
+    def patient(one: Any) -> Any:
+        if isinstance(one, Parallel):
+            return Parallel(tuple(patient(step) for step in one.steps))
+        if isinstance(one, Reversible):
+            return replace(one, policy=policy, undo_policy=undo_policy or policy)
+        return replace(one, policy=policy)
+
+    return replace(
+        saga,
+        reversible=tuple(patient(one) for one in saga.reversible),
+        pivot=patient(saga.pivot),
+        retriable=tuple(patient(one) for one in saga.retriable),
+    )
+
+
+def definitions_with(policy: Policy, undo_policy: Policy | None = None) -> dict[str, Definition[Any]]:
+    """The sagas of the product with another patience."""
+    return {name: with_policies(saga, policy, undo_policy) for name, saga in DEFINITIONS.items()}
+
+
+UNTIRING: Final = definitions_with(
+    Policy(timeout=timedelta(seconds=1), attempts=None, factor=1.5, cap=timedelta(seconds=3))
+)
+"""Asks again soon, and never gives up: how a saga ends depends on the order alone, whatever breaks meanwhile."""
+
+_numbers = itertools.count(1)
+
+
+def an_order(*, customer: str = "ada", sku: str = "lamp", quantity: int = 1, price: str = "10.00") -> dict[str, Any]:
+    """An order like no other. `sku="sold-out"` is refused by the inventory, `customer="bob"` by the payment service."""
+    line = {"sku": sku, "quantity": quantity, "unit_price": price}
+    return {"order_id": f"order-{next(_numbers)}", "customer_id": customer, "lines": [line], "currency": "EUR"}
+
+
+def mixed_orders(count: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """So many orders, and how the saga of each must end: of four, two go through."""
+    kinds: tuple[tuple[dict[str, Any], str], ...] = (
+        ({}, "completed"),
+        ({"sku": "sold-out"}, "compensated"),
+        ({}, "completed"),
+        ({"customer": "bob"}, "compensated"),
+    )
+    chosen = list(itertools.islice(itertools.cycle(kinds), count))
+    return [an_order(**options) for options, _ in chosen], [end for _, end in chosen]
+
+
+def answer(command_id: str, outcome: Outcome = "done", **data: Any) -> Envelope:
+    """A participant's reply to a command. A refusal needs no data."""
+    if outcome == "refused":
+        data = {"code": "no", "reason": "for a reason"} | data
+    return Envelope(
+        id=f"{command_id}/reply",
+        source="/somebody",
+        type="somebody.reply",
+        subject=command_id.partition("/")[0],
+        time=DAWN,
+        data=data,
+        answers=command_id,
+        outcome=outcome,
+    )
+
+
+def received(envelope: Envelope) -> Received:
+    """An envelope as the pump hands it on."""
+    return Received(envelope, "saga.reply.somebody", 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """An engine with a connection of its own, as every replica of the orchestrator has."""
+
+    engine: Engine
+    outbox: Outbox
+
+    async def start(self, order: Mapping[str, Any], key: str | None = None, saga: str = "place-order") -> StartResult:
+        """Accept one saga."""
+        [result] = await self.engine.start([self.engine.request(saga, order, key)])
+        return result
+
+    async def receive(self, *replies: Envelope) -> None:
+        """Apply a batch of replies, in one transaction."""
+        async with self.outbox.unit_of_work() as unit:
+            await self.engine.process(unit, [received(reply) for reply in replies])
+
+
+@dataclass(slots=True)
+class Running:
+    """One running replica of a role."""
+
+    service: Service
+    task: asyncio.Task[None]
+    reached: Reached = field(default_factory=Reached)
+
+
+class World:
+    """Everything that there is in one test. Leaving it stops what runs and closes what is open."""
+
+    def __init__(
+        self,
+        database_urls: DatabaseUrls,
+        nats_url: str = "",
+        *,
+        roles: Sequence[Role] = ROLES,
+        definitions: Mapping[str, Definition[Any]] = UNTIRING,
+        clock: Clock | None = None,
+    ) -> None:
+        self._urls = database_urls
+        self._nats_url = nats_url
+        self._roles = roles
+        self._definitions = definitions
+        self._stack = AsyncExitStack()
+        self._running: dict[Role, list[Running]] = defaultdict(list)
+        self._client: tuple[Desk, Relay] | None = None
+        self._clock = clock
+        self.databases: dict[Role, Database] = {}
+        """A door to each role's database for the test's own looks."""
+
+    async def __aenter__(self) -> Self:
+        for role in self._roles:
+            self.databases[role] = self._open(role)
+            await upgrade(self.databases[role], role)
+        if "inventory" in self._roles:
+            await seed_stock(self.databases["inventory"], STOCK)
+        if "payment" in self._roles:
+            await seed_accounts(self.databases["payment"], ACCOUNTS, "EUR")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop(*self._running)
+        finally:
+            await self._stack.aclose()
+
+    # --- roles
+
+    async def start(self, *roles: Role) -> None:
+        """Start one replica for each name, and wait until they are ready."""
+        started = [self._start(role) for role in roles]
+        for one in started:
+            ready = asyncio.create_task(one.service.ready.wait())
+            await asyncio.wait({ready, one.task}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                ready.cancel()
+                raise AssertionError(
+                    f"the {one.service.role} service was not ready within {PATIENCE:g} s, or has ended"
+                )
+
+    async def stop(self, *roles: Role) -> None:
+        """Stop every replica of these roles in order. Raises what one of them has died of."""
+        stopping = [one for role in roles for one in self._running.pop(role, [])]
+        for one in stopping:
+            one.service.stop()
+        for ended in await asyncio.gather(*(one.task for one in stopping), return_exceptions=True):
+            if ended is not None:
+                raise ended
+
+    def reached(self, role: Role) -> list[Counter[str]]:
+        """For each running replica of a role: which crash points it has passed, and how often."""
+        return [one.reached.points for one in self._running[role]]
+
+    def desk(
+        self,
+        *,
+        definitions: Mapping[str, Definition[Any]] | None = None,
+        faults: Faults | None = None,
+        ids: Callable[[], str] = new_saga_id,
+    ) -> Desk:
+        """Another replica's engine, for the test to feed."""
+        outbox = self._outbox("orchestrator", self._open("orchestrator"), faults or NoFaults())
+        known = self._definitions if definitions is None else definitions
+        return Desk(Engine(known, outbox, clock=outbox.clock, ids=ids), outbox)
+
+    # --- orders
+
+    async def place(self, *orders: Mapping[str, Any]) -> list[str]:
+        """Place orders in one transaction, and publish their first commands if the broker can be reached."""
+        if self._client is None:
+            broker = Broker(self._nats_url, name="amends-test")
+            await broker.connect()
+            self._stack.push_async_callback(broker.close)
+            await Topology(None).ensure(broker.jetstream)
+            desk = self.desk()
+            self._client = desk, Relay(desk.outbox, broker)
+        desk, relay = self._client
+        results = await desk.engine.start([desk.engine.request("place-order", order) for order in orders])
+        with suppress(BrokerOutOfReach):
+            await relay.flush()
+        return [result.saga_id for result in results]
+
+    async def until_ended(self, saga_ids: Sequence[str], *, within: float = PATIENCE) -> list[str]:
+        """Wait until these sagas have ended, or are stuck. Returns the status of each."""
+        return await self._until(saga_ids, lambda status: status in ("completed", "compensated", "stuck"), within)
+
+    async def until_asked(self, saga_ids: Sequence[str], step: str, direction: str = "do") -> None:
+        """Wait until this step of all of these sagas has a command out."""
+        wanted = {f"{saga_id}/{step}/{direction}" for saga_id in saga_ids}
+
+        async def all_asked() -> bool:
+            return {saga.command_id(step) for saga in await self.sagas() if saga.steps[step].attempt} >= wanted
+
+        await eventually(all_asked, f"{step}/{direction} of {len(wanted)} sagas is asked", seconds=PATIENCE)
+
+    async def _until(self, saga_ids: Sequence[str], good: Callable[[str], bool], within: float) -> list[str]:
+        statuses: dict[str, str] = {}
+
+        async def all_good() -> bool:
+            with suppress(DatabaseOutOfReach):  # some tests take it away
+                statuses.update(await self.queries.statuses(saga_ids))
+                return all(good(statuses.get(saga_id, "")) for saga_id in saga_ids)
+            return False
+
+        try:
+            await eventually(all_good, "the sagas have ended", seconds=within)
+        except AssertionError as error:
+            late = [await self.view(saga_id) for saga_id in saga_ids if not good(statuses.get(saga_id, ""))]
+            raise AssertionError(f"{error}; {len(late)} have not, the first is {late[:1]}") from None
+        return [statuses[saga_id] for saga_id in saga_ids]
+
+    # --- looks
+
+    @property
+    def queries(self) -> Queries:
+        """The reading side of the orchestrator."""
+        return Queries(self.databases["orchestrator"], self._definitions)
+
+    async def view(self, saga_id: str) -> SagaView:
+        """Everything about one saga."""
+        return await self.queries.get(saga_id, (self._clock or DatabaseClock()).now())
+
+    async def saga(self, saga_id: str) -> Saga:
+        """The stored state of one saga."""
+        [row] = await self.rows("orchestrator", select(tables.sagas.c.state).where(tables.sagas.c.id == saga_id))
+        return SAGA.validate_python(row.state)
+
+    async def sagas(self) -> list[Saga]:
+        """The stored state of every saga."""
+        rows = await self.rows("orchestrator", select(tables.sagas.c.state).order_by(tables.sagas.c.id))
+        return [SAGA.validate_python(row.state) for row in rows]
+
+    async def log(self, saga_id: str) -> list[str]:
+        """What the log says of one saga: `asked open-order`, `completed`, …"""
+        lines = [line.entry async for line in self.queries.whole_log(saga_id)]
+        return [f"{entry.kind} {getattr(entry, 'step', '')}".rstrip() for entry in lines]
+
+    async def outgoing(self, role: Role = "orchestrator") -> list[Envelope]:
+        """What waits in a role's outbox, by id and attempt. Without a relay that is all that was ever sent."""
+        rows = await self.rows(role, select(messaging_of(role).outbox.c.body))
+        envelopes = [Envelope.model_validate_json(row.body) for row in rows]
+        return sorted(envelopes, key=lambda envelope: (envelope.id, envelope.attempt))
+
+    async def commands(self) -> list[tuple[str, int]]:
+        """The command ids and attempts in the orchestrator's outbox."""
+        return [(one.id, one.attempt) for one in await self.outgoing() if one.replyto is not None]
+
+    async def dead_letters(self, role: Role = "orchestrator") -> list[str]:
+        """Why messages were buried."""
+        table = messaging_of(role).dead_letters
+        return [row.reason for row in await self.rows(role, select(table.c.reason).order_by(table.c.id))]
+
+    async def rows(self, role: Role, query: Executable) -> Sequence[Row[Any]]:
+        """Ask one of the databases."""
+        async with self.databases[role].reading() as connection:
+            return (await connection.execute(query)).all()
+
+    async def execute(self, role: Role, *statements: Executable) -> None:
+        """Change one of the databases behind everybody's back, in one transaction."""
+        async with self.databases[role].transaction() as connection:
+            for statement in statements:
+                await connection.execute(statement)
+
+    async def reconnect(self) -> None:
+        """Let go of the test's own connections, after the server behind them was restarted."""
+        for database in self.databases.values():
+            await database.close()
+
+    async def findings(self) -> list[Finding]:
+        """What `saga verify` says of the databases that are open."""
+        kinds: dict[Role, Callable[[Database], Auditor]] = {
+            "order": OrderAuditor,
+            "inventory": InventoryAuditor,
+            "payment": PaymentAuditor,
+        }
+        auditors = [kind(self.databases[role]) for role, kind in kinds.items() if role in self.databases]
+        relayed = self.databases if self._nats_url else {}  # without a broker everything stays in the outbox
+        books = [Books(role, database, messaging_of(role)) for role, database in relayed.items()]
+        verifier = Verifier(self.databases["orchestrator"], self._definitions, auditors, books)
+        return [finding async for finding in verifier.findings()]
+
+    # --- how it is made
+
+    def _open(self, role: Role) -> Database:
+        database = Database(self._urls(role))
+        self._stack.push_async_callback(database.close)
+        return database
+
+    def _outbox(self, role: Role, database: Database, faults: Faults) -> Outbox:
+        clock = self._clock or DatabaseClock()
+        return Outbox(database, messaging_of(role), clock=clock, faults=faults, role=role, grace=GRACE)
+
+    def _start(self, role: Role) -> Running:
+        reached = Reached()
+        database = Database(self._urls(role))  # the service closes it
+        outbox = self._outbox(role, database, reached)
+        if role == "orchestrator":
+            engine = Engine(self._definitions, outbox, clock=outbox.clock)
+            service = Service(
+                role,
+                url=self._nats_url,
+                inlet=reply_inlet(ACK_WAIT),
+                outbox=outbox,
+                processor=engine,
+                background=(lambda: run_timers(engine),),
+            )
+        else:
+            processor = CommandProcessor(PARTICIPANTS[role], database)
+            inlet = command_inlet(role, ACK_WAIT)
+            service = Service(role, url=self._nats_url, inlet=inlet, outbox=outbox, processor=processor)
+        running = Running(service, asyncio.create_task(service.run()), reached)
+        self._running[role].append(running)
+        return running
