@@ -13,7 +13,7 @@ DEV_READY := $(VENV)/.dev-ready
 NPROCESSES := -n auto --maxprocesses 8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check clean
+.PHONY: help demo test lint check mutants clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ lint: $(DEV_READY) ## Style, types, and the rules on imports
 	$(BIN)/lint-imports
 
 check: lint test ## What CI runs: lint, then the tests
+
+mutants: $(DEV_READY) ## Plant mistakes in the state machine, and show how the explorer finds each
+	@$(BIN)/python -m tests.mutants
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

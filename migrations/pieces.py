@@ -8,10 +8,9 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 from alembic.operations import Operations
-from sqlalchemy.dialects.postgresql import JSONB
 
 AUTOMATIC_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-DOCUMENT = sa.JSON().with_variant(JSONB(), "postgresql")
+DOCUMENT = sa.JSON()
 MOMENT = sa.DateTime(timezone=True)
 MONEY = sa.BigInteger()
 

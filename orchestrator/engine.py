@@ -95,6 +95,8 @@ class Engine:
         ids: Callable[[], str] = new_saga_id,
     ) -> None:
         self._definitions = definitions
+        self._by_fingerprint = {definition.fingerprint: definition for definition in definitions.values()}
+        self._left_alone: set[str] = set()
         self._outbox = outbox
         self._store = Store(outbox.database)
         self._clock = clock
@@ -114,7 +116,7 @@ class Engine:
             raise BadInput("; ".join(_problem(detail) for detail in error.errors(include_url=False)[:5])) from error
         if (problem := _key_problem(key)) is not None:
             raise BadInput(problem)
-        content = read.model_dump(mode="json")
+        content = read.model_dump(mode="json", exclude_unset=True)  # a new optional field is no other input
         if (place := _place_of_nul(content)) is not None:
             raise BadInput(f"{place}: has the character U+0000 in it, which PostgreSQL cannot keep")
         text = json.dumps(content, sort_keys=True)
@@ -180,10 +182,10 @@ class Engine:
 
     async def fire_timers(self) -> int:
         """Apply the timers that are due. Returns how many sagas had one."""
-        if not await self._store.any_due(self._definitions, self._clock.now()):
+        if not await self._store.any_due(self._by_fingerprint, self._clock.now()):
             return 0
         async with self._outbox.unit_of_work() as unit:
-            stored = await self._store.lock_due(unit.connection, self._definitions, unit.now, TIMERS_AT_ONCE)
+            stored = await self._store.lock_due(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
             events: list[tuple[str, Event, Received | None]] = [
                 (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
                 for saga_id, one in stored.items()
@@ -213,9 +215,12 @@ class Engine:
         reasons: list[str] = []
         for saga_id, event, received in events:
             one = stored.get(saga_id)
-            definition = self._definitions.get(one.saga.definition) if one else None
-            if one is None or definition is None:
-                reasons.append("unknown saga" if one is None else f"no definition {one.saga.definition}")
+            if one is None:
+                reasons.append("unknown saga")
+                continue
+            definition = self._definition_of(one.saga)
+            if definition is None:
+                reasons.append(f"its definition {one.saga.definition} {one.saga.fingerprint} is not loaded")
                 continue
             try:
                 decision = machine.decide(definition, one.saga, event, unit.now)
@@ -234,6 +239,19 @@ class Engine:
         self.ignored.update(reasons)
         await self._store.write(unit.connection, changes)
         return reasons
+
+    def _definition_of(self, saga: Saga) -> Definition[Any] | None:
+        """The very definition that a saga began with. Without it the saga is left alone, and we say so once."""
+        definition = self._by_fingerprint.get(saga.fingerprint)
+        if definition is None and saga.fingerprint not in self._left_alone:
+            self._left_alone.add(saga.fingerprint)
+            log.warning(
+                "sagas are left alone: their definition is not loaded, or was changed without a new version",
+                definition=saga.definition,
+                version=saga.version,
+                fingerprint=saga.fingerprint,
+            )
+        return definition
 
     # --- what leaves -------------------------------------------------------------------------------------------
 

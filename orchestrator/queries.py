@@ -18,7 +18,6 @@ from orchestrator.model import (
     Entry,
     RefusedStep,
     Saga,
-    Started,
     UndoAsked,
     Undone,
     UndoRefused,
@@ -191,8 +190,7 @@ class Queries:
     def _step_views(self, saga: Saga, log: Sequence[LogLine]) -> list[StepView]:
         definition = self._definitions.get(saga.definition)
         views = {}
-        for name in _in_order(saga, log):
-            state = saga.steps[name]
+        for name, state in saga.steps.items():
             spec = definition.steps.get(name) if definition else None
             views[name] = StepView(
                 name=name,
@@ -216,13 +214,6 @@ def to_json(view: Summary | SagaView) -> dict[str, Any]:
     whole = asdict(view)
     summary: dict[str, Any] = whole.pop("summary")
     return summary | whole
-
-
-def _in_order(saga: Saga, log: Sequence[LogLine]) -> list[str]:
-    """The names of the steps as the saga was started with them: JSONB does not keep the order of its keys."""
-    first = log[0].entry if log else None
-    names = first.steps if isinstance(first, Started) else []
-    return [*(name for name in names if name in saga.steps), *(name for name in saga.steps if name not in names)]
 
 
 def _note(view: StepView, line: LogLine) -> None:

@@ -56,21 +56,21 @@ class Store:
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
     async def lock_due(
-        self, connection: AsyncConnection, definitions: Iterable[str], now: datetime, limit: int
+        self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
     ) -> dict[str, Stored]:
         """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
         query = (
             select(sagas)
-            .where(sagas.c.due_at <= now, self._database.any_of(sagas.c.definition, definitions))
+            .where(sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints))
             .order_by(sagas.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
         )
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
-    async def any_due(self, definitions: Iterable[str], now: datetime) -> bool:
+    async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
-        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.definition, definitions)
+        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
         async with self._database.reading() as connection:
             return (await connection.execute(select(sagas.c.id).where(*due).limit(1))).first() is not None
 
@@ -150,6 +150,7 @@ def _row(change: Change) -> dict[str, Any]:
     return {
         "id": saga.id,
         "definition": saga.definition,
+        "fingerprint": saga.fingerprint,
         "key": change.stored.key,
         "digest": change.stored.digest,
         "status": saga.status,

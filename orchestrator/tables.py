@@ -13,6 +13,7 @@ sagas = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("definition", String(100), nullable=False),
+    Column("fingerprint", String(12), nullable=False),
     Column("key", String(200), nullable=True),
     Column("digest", String(64), nullable=False),
     Column("status", String(16), nullable=False),

@@ -2,6 +2,7 @@
 
 - every saga's log replays to its stored state;
 - an ended saga's effects are all there (`completed`) or all gone (`compensated`), in every service;
+- what a service holds, or a log tells of, has a saga;
 - every service's own books balance (stock is constant, the ledger sums to zero, …);
 - once things are quiet no row is left over in any outbox.
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, exists, func, select
 
 from orchestrator import machine
 from orchestrator.definition import Saga as Definition
@@ -74,6 +75,8 @@ class Verifier:
                 yield finding
             self.sagas += len(batch)
             advance(len(batch))
+        async for finding in self._orphan_findings():
+            yield finding
         for auditor in self._auditors:
             async for finding in auditor.books():
                 yield finding
@@ -117,6 +120,36 @@ class Verifier:
     def _takes_part(self, participant: str, saga: Saga) -> bool:
         definition = self._definitions.get(saga.definition)
         return definition is not None and participant in definition.participants
+
+    async def _orphan_findings(self) -> AsyncIterator[Finding]:
+        """What belongs to a saga that is not there: log rows, and effects in a service."""
+        orphans = (
+            select(saga_log.c.saga_id).distinct().where(~exists().where(sagas.c.id == saga_log.c.saga_id)).limit(20)
+        )
+        async with self._database.reading() as connection:
+            missing = list((await connection.execute(orphans)).scalars())
+        for saga_id in missing:
+            yield Finding("log-has-a-saga", f"saga {saga_id} has a log and no row", saga_id, (f"saga_log/{saga_id}",))
+        for auditor in self._auditors:
+            async for batch in auditor.holders():
+                for saga_id in await self._unknown(batch):
+                    message = f"{auditor.participant} holds something of saga {saga_id}, which is not there"
+                    yield Finding("effects-have-a-saga", message, saga_id, (f"{auditor.participant}/{saga_id}",))
+
+    async def _unknown(self, saga_ids: Sequence[str]) -> list[str]:
+        query = select(sagas.c.id).where(self._database.any_of(sagas.c.id, saga_ids))
+        async with self._database.reading() as connection:
+            known = set((await connection.execute(query)).scalars())
+        return [saga_id for saga_id in saga_ids if saga_id not in known]
+
+    async def dead_letters(self) -> dict[str, int]:
+        """role -> how many messages it could not handle. They are for a person to look at, and no broken promise."""
+        found = {}
+        for books in self._books:
+            async with books.database.reading() as connection:
+                query = select(func.count()).select_from(books.tables.dead_letters)
+                found[books.role] = (await connection.execute(query)).scalar_one()
+        return {role: count for role, count in found.items() if count}
 
     async def _outbox_findings(self) -> AsyncIterator[Finding]:
         """Only when no saga is under way: until then rows come and go."""

@@ -44,8 +44,8 @@ from outbox.errors import DatabaseOutOfReach, SchemaMissing
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """An automatic 64-bit id on both databases (SQLite counts only on INTEGER)."""
 
-Document = JSON().with_variant(postgresql.JSONB(), "postgresql")
-"""JSON that PostgreSQL can index."""
+Document = JSON
+"""JSON as it was written. (PostgreSQL's JSONB would lose the order of the keys, and nobody searches in it.)"""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -122,6 +122,9 @@ class Service:
             await pump
             await self._intake.stop()
             await self._relay.drain(DRAIN if self._broker.is_connected else 0.0)
+        except BaseException:
+            await self._intake.stop()  # what we shall not handle should be fetched by somebody else
+            raise
         finally:
             for task in (pump, *others):
                 task.cancel()

@@ -175,12 +175,15 @@ async def _verify(settings: Settings, json: bool) -> int:
         bar, task = console.progress("verifying", await verifier.count())
         with bar:
             findings = [finding async for finding in verifier.findings(lambda more: bar.advance(task, more))]
+            buried = await verifier.dead_letters()
     if json:
         console.print_json({"sagas": verifier.sagas, "violations": [asdict(finding) for finding in findings]})
     else:
         for finding in findings:
             console.out().print(Text.assemble((finding.check, "bold red"), f": {finding.message}"))
             console.out().print(f"    rows: {', '.join(finding.rows)}", style="dim", markup=False)
+        for role, count in buried.items():
+            console.say(f"note: {count:,} messages could not be handled by {role}: see its table dead_letters")
         verdict = f"{len(findings)} violations" if findings else "no violations"
         console.say(f"{verifier.sagas:,} sagas verified against 4 databases: {verdict}")
     return Exit.VIOLATION if findings else Exit.OK

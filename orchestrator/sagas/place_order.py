@@ -14,9 +14,9 @@ The order is confirmed last: until then it is pending, which tells everybody tha
 """
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from orchestrator.definition import Saga, SagaData, reversible, step
 from outbox.contracts import Message
@@ -24,6 +24,7 @@ from participants.inventory.contracts import ReleaseStock, ReserveStock, SellSto
 from participants.order.contracts import ConfirmOrder, OpenOrder, OrderLine, Price, RejectOrder
 from participants.payment.contracts import AuthorisePayment, CapturePayment, PaymentAuthorised, VoidPayment
 
+MAX_TOTAL: Final = Decimal(10**12)
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
@@ -45,6 +46,12 @@ class PlaceOrder(SagaData):
     lines: Annotated[tuple[Line, ...], Field(min_length=1, max_length=500)]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
     authorisation_code: str | None = None
+
+    @model_validator(mode="after")
+    def _total_can_be_paid(self) -> Self:
+        if self.total > MAX_TOTAL:
+            raise ValueError(f"the total, {self.total}, is more than {MAX_TOTAL:,}")
+        return self
 
     @property
     def total(self) -> Decimal:

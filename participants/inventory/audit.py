@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 
 from outbox.database import Database
 from participants.inventory.models import Reservation, Stock
-from participants.runtime.audit import Effect, Finding
+from participants.runtime.audit import Effect, Finding, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"held": "partial", "sold": "applied", "released": "none"}
 ROWS_AT_ONCE = 1000
@@ -55,6 +55,11 @@ class InventoryAuditor:
                     f"but reservations hold {held[row.sku]} and sold {sold[row.sku]}",
                     rows=(f"stock/{row.sku}",),
                 )
+
+    def holders(self) -> AsyncIterator[list[str]]:
+        """Whoever has an effect that was not undone."""
+        table = Reservation.table
+        return ids_in_batches(self._database, table.c.reservation_id, table.c.status != "released")
 
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the reservation."""

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from outbox.database import Database
 from participants.order.models import Order
-from participants.runtime.audit import Effect, Finding
+from participants.runtime.audit import Effect, Finding, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"pending": "partial", "confirmed": "applied", "rejected": "none"}
 
@@ -31,6 +31,11 @@ class OrderAuditor:
                 f"order {row.order_id} has the status {row.status!r}",
                 rows=(f"orders/{row.order_id}",),
             )
+
+    def holders(self) -> AsyncIterator[list[str]]:
+        """Whoever has an effect that was not undone."""
+        table = Order.table
+        return ids_in_batches(self._database, table.c.placement_id, table.c.status != "rejected")
 
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the order that the placement holds."""

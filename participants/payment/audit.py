@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from outbox.database import Database
 from participants.payment.models import Account, Hold, Posting
-from participants.runtime.audit import Effect, Finding
+from participants.runtime.audit import Effect, Finding, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"held": "partial", "captured": "applied", "voided": "none"}
 
@@ -41,7 +41,7 @@ class PaymentAuditor:
             yield Finding(
                 "ledger-balances",
                 f"ledger entry {row.entry_id} does not sum to zero",
-                saga_id=row.entry_id.partition("/")[0],
+                saga_id=None if row.entry_id.startswith("funding-") else row.entry_id.partition("/")[0],
                 rows=(f"postings/{row.entry_id}",),
             )
         for row in customers:
@@ -54,6 +54,11 @@ class PaymentAuditor:
                 f"holds say that {captured} was captured, the merchant's ledger says {ledger.get('merchant', 0)}",
                 rows=("postings/merchant",),
             )
+
+    def holders(self) -> AsyncIterator[list[str]]:
+        """Whoever has an effect that was not undone."""
+        table = Hold.table
+        return ids_in_batches(self._database, table.c.hold_id, table.c.status != "voided")
 
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the hold."""

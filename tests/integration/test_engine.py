@@ -514,10 +514,27 @@ async def test_a_saga_without_its_definition_is_left_alone(world: World, desk: D
 
     assert await stranger.engine.fire_timers() == 0
     await stranger.receive(answer(f"{saga_id}/open-order/do"))
-    assert await stranger.engine.retry(saga_id, by="ada", reason="why not") == "no definition place-order"
+    refused = await stranger.engine.retry(saga_id, by="ada", reason="why not")
+    assert refused is not None
+    assert "is not loaded" in refused
 
     assert (await world.saga(saga_id), await world.outgoing()) == before
     assert await desk.engine.fire_timers() == 1, "whoever has the definition goes on with it"
+
+
+async def test_a_saga_whose_definition_was_changed_without_a_new_version_is_left_alone(
+    world: World, desk: Desk, clock: OwnedClock
+) -> None:
+    saga_id = (await desk.start(an_order())).saga_id
+    before = await world.saga(saga_id), await world.outgoing()
+    place_order = DEFINITIONS["place-order"]
+    changed = world.desk(definitions={"place-order": replace(place_order, retriable=place_order.retriable[:1])})
+    clock.advance(LATE)
+
+    assert await changed.engine.fire_timers() == 0
+    await changed.receive(answer(f"{saga_id}/open-order/do"))
+
+    assert (await world.saga(saga_id), await world.outgoing()) == before
 
 
 async def test_sagas_without_a_definition_do_not_keep_others_from_their_timers(world: World, clock: OwnedClock) -> None:
@@ -542,7 +559,15 @@ def row_with_key(key: str) -> dict[str, Any]:
     """Somebody's saga."""
     times = {"started_at": DAWN, "changed_at": DAWN}
     return (
-        {"id": "Z", "definition": "place-order", "key": key, "digest": "", "status": "", "revision": 1}
+        {
+            "id": "Z",
+            "definition": "place-order",
+            "key": key,
+            "digest": "",
+            "fingerprint": "",
+            "status": "",
+            "revision": 1,
+        }
         | times
         | {"state": {}}
     )

@@ -256,6 +256,24 @@ VIOLATIONS = {
         ),
         lambda _: [book("order-status", "orders/odd")],
     ),
+    "an order that no saga has placed": Violation(
+        "order",
+        lambda _: insert(orders).values(
+            order_id="x",
+            placement_id="NOBODY",
+            customer_id="",
+            lines=[],
+            currency="",
+            total=Decimal(0),
+            status="pending",
+        ),
+        lambda _: [book("effects-have-a-saga", "order/NOBODY", saga_id="NOBODY")],
+    ),
+    "a log without a saga": Violation(
+        "orchestrator",
+        lambda _: insert(saga_log).values(saga_id="NOBODY", revision=1, at=DAWN, entries="[]"),
+        lambda _: [book("log-has-a-saga", "saga_log/NOBODY", saga_id="NOBODY")],
+    ),
     "one article too many": Violation(
         "inventory",
         lambda _: update(stock).where(stock.c.sku == "lamp").values(available=stock.c.available + 1),

@@ -16,6 +16,7 @@ def upgrade(op: Operations) -> None:
         "sagas",
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("definition", sa.String(100), nullable=False),
+        sa.Column("fingerprint", sa.String(12), nullable=False),
         sa.Column("key", sa.String(200), nullable=True),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("status", sa.String(16), nullable=False),
