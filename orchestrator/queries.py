@@ -171,13 +171,10 @@ class Queries:
         async with self._database.reading() as connection:
             return [line for row in await connection.execute(query) for line in _lines(row)]
 
-    async def log_since(self, since: datetime, saga_id: str | None = None) -> list[LogLine]:
-        """What was decided at or after a moment."""
-        query = select(saga_log).where(saga_log.c.at >= since).order_by(saga_log.c.position)
-        if saga_id is not None:
-            query = query.where(saga_log.c.saga_id == saga_id)
+    async def last_position(self) -> int:
+        """The position of the newest row of the log; 0 when it is empty."""
         async with self._database.reading() as connection:
-            return [line for row in await connection.execute(query) for line in _lines(row)]
+            return (await connection.execute(select(func.max(saga_log.c.position)))).scalar_one() or 0
 
     async def whole_log(self, saga_id: str | None = None) -> AsyncIterator[LogLine]:
         """The log from its beginning, in bounded memory."""

@@ -5,10 +5,13 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import Field, ValidationError
+import psutil
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from outbox.faults import faults_from
 
 ROLES: Final = ("orchestrator", "order", "inventory", "payment")
 DEV_FILE: Final = "dev.json"
@@ -38,6 +41,12 @@ class Settings(BaseSettings):
     log_format: str = Field("text", pattern="^(text|json)$")
     crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")
 
+    @field_validator("crash_at")
+    @classmethod
+    def _is_a_crash_point(cls, value: str) -> str:
+        faults_from(value)
+        return value
+
     def database_url(self, role: str) -> str:
         """The URL of one role's database."""
         given: str = getattr(self, f"{role}_database_url")
@@ -61,7 +70,9 @@ def load_settings(**given: Any) -> Settings:
         raise BadSettings(f"{name}={detail['input']!r}: {detail['msg']}") from error
     if settings.nats_url:
         return settings
-    return settings.model_copy(update={"nats_url": _running_dev(settings.data_dir) or "nats://127.0.0.1:4222"})
+    return settings.model_copy(
+        update={"nats_url": _dev_file(settings.data_dir).get("nats_url") or "nats://127.0.0.1:4222"}
+    )
 
 
 def write_dev_file(data_dir: Path, nats_url: str) -> None:
@@ -74,12 +85,22 @@ def remove_dev_file(data_dir: Path) -> None:
     (data_dir / DEV_FILE).unlink(missing_ok=True)
 
 
-def _running_dev(data_dir: Path) -> str | None:
+def running_dev(data_dir: Path) -> int | None:
+    """The process id of the `saga dev` that runs in this data folder, if one does."""
     try:
-        url = json.loads((data_dir / DEV_FILE).read_text())["nats_url"]
-    except (OSError, ValueError, KeyError, TypeError):
+        pid = int(_dev_file(data_dir)["pid"])
+        born, written = psutil.Process(pid).create_time(), (data_dir / DEV_FILE).stat().st_mtime
+    except (KeyError, ValueError, TypeError, OSError, psutil.Error):
         return None
-    return url if isinstance(url, str) else None
+    return pid if born <= written else None  # a younger process has been given the number of one that died
+
+
+def _dev_file(data_dir: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((data_dir / DEV_FILE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _without_password(url: str) -> str:

@@ -46,7 +46,7 @@ class Broker:
                 patience,
             )
         except (NatsError, OSError, TimeoutError, ValueError) as error:
-            await _abandon(client)
+            await abandon(client)
             raise BrokerOutOfReach(
                 f"NATS at {self.url} is out of reach ({str(error) or 'no answer'}): "
                 "check that it is running and that the URL is right (`saga config show`)"
@@ -85,7 +85,7 @@ class Broker:
         """Leave."""
         client, self._client = self._client, None
         if client is not None:
-            await _abandon(client)
+            await abandon(client)
 
     @staticmethod
     async def _publish_one(stream: JetStreamContext, packet: Packet) -> None:
@@ -109,7 +109,8 @@ async def _ignore(_error: Exception) -> None:
     """Every failed reconnection is an error to nats-py; to us it is the same outage, told once."""
 
 
-async def _abandon(client: Client) -> None:
+async def abandon(client: Client) -> None:
+    """Close a connection, whatever state it is in."""
     try:
         await asyncio.wait_for(client.close(), 2.0)
     except Exception as error:  # it may never have been open, and we are leaving anyway

@@ -102,7 +102,7 @@ class Database:
             self.dialect = self.url.get_backend_name()
             drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
             self.url = self.url.set(drivername=drivers[self.dialect])
-        except (ArgumentError, KeyError):
+        except (ArgumentError, KeyError, ValueError):
             raise DatabaseOutOfReach(
                 f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
                 "or postgresql://user:password@host/database"
@@ -120,7 +120,7 @@ class Database:
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

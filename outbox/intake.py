@@ -7,6 +7,7 @@ service stops fetching, and the broker holds what it cannot take: that is the ba
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +18,7 @@ from faststream.nats.annotations import NatsMessage
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from outbox.broker import servers_of
+from outbox.broker import abandon, servers_of
 from outbox.envelope import Envelope, Unreadable, decode
 from outbox.topology import Inlet
 
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 QUEUE_MESSAGES: Final = 64
 FETCH_TIMEOUT: Final = 1.0
 MAX_EVENTS: Final = 500
+
+IN_FLIGHT: Final = 0.1
+"""Seconds. How long a stopping intake waits for a message that the broker may have sent already."""
 
 
 @dataclass(slots=True)
@@ -64,8 +68,10 @@ class Intake:
     """What comes to one role, in batches."""
 
     def __init__(self, url: str, inlet: Inlet, *, name: str) -> None:
-        self._queue: asyncio.Queue[Msg] = asyncio.Queue(QUEUE_MESSAGES)
-        self._stopping = False
+        self._queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._held = asyncio.Event()  # the fetching waits for room
         self._broker = NatsBroker(
             servers_of(url),
             name=name,
@@ -89,11 +95,18 @@ class Intake:
         await self._broker.start()
 
     async def stop(self) -> None:
-        """Fetch no more, and give back at once what was fetched and not taken."""
-        self._stopping = True
+        """Fetch no more, and give back what was fetched and not taken: others get it as soon as we are gone."""
+        self._room.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._held.wait(), IN_FLIGHT)
         while not self._queue.empty():
-            await Delivery(self._queue.get_nowait()).put_back(0.0)
-        await self._broker.stop()
+            await Delivery(self._queue.get_nowait()).put_back(FETCH_TIMEOUT)  # or our own last fetch would get it
+        self._room.set()  # the fetching goes on, to find that it has been stopped
+        try:
+            await self._broker.stop()
+        except NatsError as error:  # the broker is away: what we hold comes again after ack_wait
+            log.debug("the intake could not take its leave", reason=str(error))
+            await abandon(await self._broker.connect())
 
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""
@@ -102,13 +115,16 @@ class Intake:
         while events < MAX_EVENTS and not self._queue.empty():
             deliveries.append(Delivery(self._queue.get_nowait()))
             events += len(deliveries[-1].events)
+        self._room.set()
         return deliveries
 
     async def _receive(self, message: NatsMessage) -> None:
-        if self._stopping:
-            await Delivery(message.raw_message).put_back(0.0)
-        else:
-            await self._queue.put(message.raw_message)
+        self._queue.put_nowait(message.raw_message)
+        if self._queue.qsize() >= QUEUE_MESSAGES:
+            self._room.clear()
+        self._held.set()
+        await self._room.wait()
+        self._held.clear()
 
 
 async def _undecoded(message: NatsMessage) -> bytes:

@@ -27,7 +27,8 @@ SWEEP_EVERY: Final = 0.5
 
 SWEEP_ROWS: Final = 1000
 IN_HAND: Final = 20_000
-"""Rows that may wait in memory. Beyond that they wait in the table."""
+IN_HAND_BYTES: Final = 64 * 1024 * 1024
+"""What may wait in memory: rows, and characters. Beyond that they wait in the table."""
 
 PACKETS_AT_ONCE: Final = 64
 
@@ -40,6 +41,7 @@ class Relay:
         self._broker = broker
         self._waiting: dict[str, Outgoing] = {}
         self._sent: list[str] = []
+        self._characters = 0
         self._busy = 0
         self._work = asyncio.Event()
         self._clean_up = asyncio.Event()
@@ -47,8 +49,11 @@ class Relay:
 
     def hand_over(self, messages: Sequence[Outgoing]) -> None:
         """Take what has just been committed. Never blocks: what is too much stays in the table."""
-        room = IN_HAND - len(self._waiting)
-        self._waiting.update((message.message_id, message) for message in messages[:room])
+        for message in messages:
+            if len(self._waiting) >= IN_HAND or self._characters >= IN_HAND_BYTES:
+                break
+            self._waiting[message.message_id] = message
+            self._characters += len(message.body)
         if self._waiting:
             self._work.set()
 
@@ -73,13 +78,13 @@ class Relay:
     async def _publish(self) -> float:
         await self._work.wait()
         self._work.clear()
-        messages, self._waiting = list(self._waiting.values()), {}
+        messages = self._take()
         await self.publish(messages)
         return 0.0
 
     async def flush(self) -> None:
         """Publish what is in hand, once, without `run`. Raises BrokerOutOfReach; the rows then stay in the table."""
-        messages, self._waiting = list(self._waiting.values()), {}
+        messages = self._take()
         if messages:
             await self.publish(messages)
             await self.clean()
@@ -142,6 +147,11 @@ class Relay:
         in_hand = self._waiting.keys() | set(self._sent)
         self.hand_over([row for row in rows if row.message_id not in in_hand])
         return len(rows)
+
+    def _take(self) -> list[Outgoing]:
+        messages = list(self._waiting.values())
+        self._waiting, self._characters = {}, 0
+        return messages
 
     @contextmanager
     def _at_work(self) -> Iterator[None]:

@@ -81,8 +81,8 @@ class Service:
         while True:
             try:
                 await self._broker.connect()
-                for line in await self._topology.ensure(self._broker.jetstream):
-                    log.info(line)
+                if done := await self._topology.ensure(self._broker.jetstream):
+                    log.info("; ".join(done))
                 await self._intake.start()
                 break
             except (BrokerOutOfReach, OSError) as error:

@@ -124,7 +124,7 @@ class Outbox:
             letters = [
                 {
                     "at": unit.now,
-                    "subject": letter.subject,
+                    "subject": letter.subject.replace("\x00", "\\x00")[:255],  # the broker has no such limits
                     "message_id": letter.message_id,
                     "reason": letter.reason,
                     "body": letter.body,

@@ -1,9 +1,8 @@
 """Waiting for sagas, and following the event log live."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from rich.text import Text
@@ -13,21 +12,22 @@ from orchestrator.model import ENTRIES
 from orchestrator.queries import OVERLAP, LogLine, Queries
 
 EVERY: Final = 0.05
+FIRST_ROWS: Final = 20
 ENDED: Final = frozenset({"completed", "compensated", "stuck"})
 """What a wait ends with: the saga has ended, or a person must act."""
 
 
-async def wait_for(queries: Queries, waiting: set[str], deadline: float, until: int) -> tuple[Counter[str], bool]:
+async def wait_for(queries: Queries, waiting: set[str], deadline: float, until: int) -> tuple[dict[str, str], bool]:
     """Wait until at most `until` of the sagas are under way, and take the others out of `waiting`.
 
-    Returns how they ended, and whether `deadline` (loop time) has passed.
+    Returns the statuses of those that have ended, and whether `deadline` (loop time) has passed.
     """
-    ended: Counter[str] = Counter()
+    ended: dict[str, str] = {}
     pause = EVERY
     while len(waiting) > until:
         for saga_id, status in (await queries.statuses(sorted(waiting))).items():
             if status in ENDED:
-                ended[status] += 1
+                ended[saga_id] = status
                 waiting.discard(saga_id)
         if len(waiting) <= until:
             break
@@ -38,24 +38,42 @@ async def wait_for(queries: Queries, waiting: set[str], deadline: float, until: 
     return ended, False
 
 
-async def new_lines(queries: Queries, saga_id: str | None, seen: dict[int, datetime]) -> list[LogLine]:
-    """What has become visible since the last call. `seen` holds the positions of the last few seconds.
+class Tail:
+    """The log as it grows.
 
-    Looks again at the last seconds, because a position is given before it is committed.
+    A position is given before its row is committed, so a row may become visible after a later one. The last few seconds
+    are therefore read again and again, and what was already told is passed over.
     """
-    since = max(seen.values(), default=datetime.now(UTC)) - OVERLAP
-    lines = [line for line in await queries.log_since(since, saga_id) if line.position not in seen]
-    seen.update((line.position, line.at) for line in lines)
-    for position in [position for position, at in seen.items() if at < since]:
-        del seen[position]
-    return lines
+
+    def __init__(self, queries: Queries, saga_id: str | None) -> None:
+        self._queries = queries
+        self._saga_id = saga_id
+        self._settled: int | None = None
+        self._told: dict[int, datetime] = {}
+
+    async def more(self) -> list[LogLine]:
+        """What has become visible since the last call; at the first call, the last few rows."""
+        if self._settled is None:
+            self._settled = max(0, await self._queries.last_position() - FIRST_ROWS)
+        lines = await self._queries.log(self._saga_id, after=self._settled)
+        new = [line for line in lines if line.position not in self._told]
+        self._told.update((line.position, line.at) for line in new)
+        self._settle()
+        return new
+
+    def _settle(self) -> None:
+        newest = max(self._told.values(), default=None)
+        settled = [position for position, at in self._told.items() if newest is not None and at < newest - OVERLAP]
+        for position in settled:
+            del self._told[position]
+        self._settled = max([self._settled or 0, *settled])
 
 
 async def follow_log(queries: Queries, saga_id: str | None) -> AsyncIterator[LogLine]:
-    """The log from now on (with the last few seconds), for ever."""
-    seen: dict[int, datetime] = {}
+    """The last few rows of the log, and whatever comes, for ever."""
+    tail = Tail(queries, saga_id)
     while True:
-        for line in await new_lines(queries, saga_id, seen):
+        for line in await tail.more():
             yield line
         await asyncio.sleep(EVERY * 2)
 

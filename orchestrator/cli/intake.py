@@ -1,5 +1,7 @@
 """Reading orders from a file or a pipe: one JSON object, or many as NDJSON, in bounded memory."""
 
+import queue
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Final
@@ -33,6 +35,38 @@ def read_inputs(stream: IO[bytes]) -> Iterator[Input]:
     if first.data is not None or first.problem is not None:
         yield first
     yield from _lines(stream, 2)
+
+
+class Reader:
+    """Reads ahead in a thread of its own, so that what is there can be taken together, and nothing waits for more."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._queue: queue.Queue[Input | Exception | None] = queue.Queue(1000)
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+        self._at_end = False
+
+    def take(self, at_least: int, at_most: int) -> list[Input]:
+        """Blocks until there are `at_least`, or the end; takes up to `at_most` that are there. Empty at the end."""
+        taken: list[Input] = []
+        while not self._at_end and len(taken) < at_most:
+            if len(taken) >= at_least and self._queue.empty():
+                break
+            match self._queue.get():
+                case None:
+                    self._at_end = True
+                case Exception() as error:
+                    raise error
+                case read:
+                    taken.append(read)
+        return taken
+
+    def _read(self, stream: IO[bytes]) -> None:
+        try:
+            for one in read_inputs(stream):
+                self._queue.put(one)
+            self._queue.put(None)
+        except Exception as error:  # it is raised where it can be told
+            self._queue.put(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +114,7 @@ def _read_line(stream: IO[bytes], number: int) -> _Line | None:
     try:
         value = from_json(text)
     except ValueError as error:
-        return _Line(number, size, None, f"not JSON: {error}", text)
+        return _Line(number, size, None, f"not JSON: {str(error).partition(' at line ')[0]}", text)
     read = _as_input(value, number, size)
     return _Line(number, size, read.data, read.problem, text)
 

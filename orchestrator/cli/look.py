@@ -77,7 +77,8 @@ async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> 
     )
     columns = ("saga", "type", "status", "steps", "started", "took", "reason")
     console.out().print(console.table(columns, rows, right=("took",)))
-    console.say(", ".join(f"{count:,} {status}" for status, count in sorted(counts.items())) or "no sagas yet")
+    totals = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+    console.say(f"in all: {totals}" if totals else "no sagas yet")
 
 
 def get(saga: SagaId, data_dir: DataDir = None, json: Json = False) -> None:

@@ -17,7 +17,7 @@ from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import build_service
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.logs import configure_logging
-from orchestrator.settings import ROLES, Settings, remove_dev_file, write_dev_file
+from orchestrator.settings import ROLES, Settings, remove_dev_file, running_dev, write_dev_file
 from outbox.service import Service
 
 log = structlog.get_logger()
@@ -39,6 +39,8 @@ def dev(data_dir: DataDir = None) -> None:
     settings = settings_of(data_dir)
     configure_logging(settings.log_level, settings.log_format)
     _make_folder(settings.data_dir)
+    if (pid := running_dev(settings.data_dir)) is not None:
+        raise Failure(f"saga dev is already running in {settings.data_dir} (process {pid}): use it, or stop it first")
     with EmbeddedNats(settings.data_dir / "nats") as nats:
         settings = settings.model_copy(update={"nats_url": nats.url})
         write_dev_file(settings.data_dir, nats.url)

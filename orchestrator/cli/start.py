@@ -3,9 +3,10 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Annotated, Any, Final
 
@@ -14,7 +15,7 @@ import typer
 from orchestrator.cli.console import out, print_json, progress, say
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.follow import follow_sagas, wait_for
-from orchestrator.cli.intake import Input, read_inputs
+from orchestrator.cli.intake import Input, Reader
 from orchestrator.cli.options import DataDir, Json, settings_of
 from orchestrator.composition import Client, open_client
 from orchestrator.engine import BadInput, StartRequest, StartResult
@@ -127,11 +128,10 @@ async def _start_all(client: Client, options: Options, stream: IO[bytes], size: 
     bar, task = progress(f"starting {options.definition}", size)
     deadline = asyncio.get_running_loop().time() + options.patience
     waiting: set[str] = set()
-    inputs = read_inputs(stream)
+    reader, many = Reader(stream), False
     with ExitStack() as stack:
-        many = False
-        while batch := await asyncio.to_thread(_take, inputs, AT_ONCE if many else 2):
-            if not many and (len(batch) > 1):
+        while batch := await asyncio.to_thread(reader.take, 1 if many else 2, AT_ONCE):
+            if not many and len(batch) > 1:
                 many = True
                 stack.enter_context(bar)
             if many and (options.key is not None or options.follow):
@@ -139,22 +139,25 @@ async def _start_all(client: Client, options: Options, stream: IO[bytes], size: 
             results = await _start_batch(client, options, batch, tally)
             _report(batch, results, options, many)
             bar.update(task, advance=sum(one.size for one in batch), count=f"{tally.inputs:,}")
-            waiting |= {r.saga_id for r in results if isinstance(r, StartResult) and r.outcome != "conflict"}
-            while options.wait and len(waiting) > IN_HAND and not tally.timed_out:
-                await _wait(queries, waiting, tally, deadline, IN_HAND // 2)
+            if options.wait and not tally.timed_out:
+                waiting |= {r.saga_id for r in results if isinstance(r, StartResult) and r.outcome != "conflict"}
+                if len(waiting) > IN_HAND:
+                    await _wait(queries, waiting, tally, deadline, IN_HAND // 2, tell=options.json)
     if options.follow and waiting:
         tally.timed_out |= not await follow_sagas(queries, next(iter(waiting)), deadline, options.json)
-        await _wait(queries, waiting, tally, deadline, 0)
-    elif options.wait and waiting:
-        await _wait(queries, waiting, tally, deadline, 0)
-    _conclude(tally, options, many)
+    if waiting:
+        await _wait(queries, waiting, tally, deadline, 0, tell=options.json and many)
+    await _conclude(queries, tally, options, many)
     return tally
 
 
-async def _wait(queries: Queries, waiting: set[str], tally: Tally, deadline: float, until: int) -> None:
+async def _wait(queries: Queries, waiting: set[str], tally: Tally, deadline: float, until: int, *, tell: bool) -> None:
     ended, timed_out = await wait_for(queries, waiting, deadline, until)
-    tally.statuses.update(ended)
+    tally.statuses.update(ended.values())
     tally.timed_out |= timed_out
+    if tell:
+        for saga_id, status in ended.items():
+            print_json({"saga_id": saga_id, "status": status})
 
 
 async def _start_batch(
@@ -192,7 +195,8 @@ def _report(batch: Sequence[Input], results: Sequence[StartResult | str], option
         if isinstance(result, str):
             say(f"line {one.line}: {result}" if many or one.line > 1 else f"the input is refused: {result}")
         elif result.outcome == "conflict":
-            say(f"line {one.line}: the key is taken by saga {result.saga_id}, which has another input")
+            where = f"line {one.line}: " if many else ""
+            say(f"{where}the key is taken by saga {result.saga_id}, which has another input")
         if options.json and many:
             body = {"problem": result} if isinstance(result, str) else asdict(result)
             print_json({"line": one.line} | body)
@@ -200,25 +204,18 @@ def _report(batch: Sequence[Input], results: Sequence[StartResult | str], option
             out().print(result.saga_id)
 
 
-def _conclude(tally: Tally, options: Options, many: bool) -> None:
-    if options.json and not many and tally.first is not None:
-        print_json(asdict(tally.first) | {"status": next(iter(tally.statuses), None)})
+async def _conclude(queries: Queries, tally: Tally, options: Options, many: bool) -> None:
     if many:
         said = [f"{count:,} {name}" for name, count in sorted((tally.outcomes | tally.statuses).items())]
         say(", ".join(said))
-    elif tally.statuses:
-        say(f"{next(iter(tally.statuses))}")
+    elif tally.first is not None:
+        view = await queries.get(tally.first.saga_id, datetime.now(UTC))
+        if options.json:
+            print_json(asdict(tally.first) | {"status": view.summary.status, "reason": view.summary.reason})
+        elif tally.statuses:
+            say(f"{view.summary.status}: {view.summary.reason}" if view.summary.reason else view.summary.status)
     if tally.timed_out:
         say(f"the wait timed out after {options.patience:g} s; the sagas go on: see `saga ls`")
-
-
-def _take(inputs: Iterator[Input], count: int) -> list[Input]:
-    taken = []
-    for one in inputs:
-        taken.append(one)
-        if len(taken) == count:
-            break
-    return taken
 
 
 def _open(file: str) -> Any:
