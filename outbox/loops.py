@@ -30,4 +30,6 @@ async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
                 unexpected = None if isinstance(error, OutOfReach) else error
                 log.warning("not working; trying again", job=name, reason=str(error), exc_info=unexpected)
             pause = wait = min(LONGEST_PAUSE, max(0.25, pause * 2))
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # `wait_for` of Python 3.11 swallows one that comes as its answer comes
         await asyncio.sleep(wait)

@@ -1,0 +1,466 @@
+"""The pump: one batch, one transaction, and the acknowledgement after it. One event that fails holds nobody back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from sqlalchemy import insert
+from structlog.testing import capture_logs
+
+from migrations.runner import upgrade
+from orchestrator.composition import PARTICIPANTS
+from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox import pump as pump_module
+from outbox.broker import Broker
+from outbox.database import Database
+from outbox.envelope import Envelope
+from outbox.errors import DatabaseOutOfReach
+from outbox.intake import QUEUE_MESSAGES, Delivery, Intake
+from outbox.pump import GIVE_UP_AFTER, Processor, Pump, Received
+from outbox.topology import command_inlet
+from outbox.unit_of_work import Outbox, UnitOfWork
+from participants.inventory.contracts import ReserveStock, StockLine
+from participants.inventory.models import Reservation
+from participants.inventory.seed import seed_stock
+from participants.runtime.processor import CommandProcessor
+from tests.support.messaging import (
+    DAWN,
+    Journal,
+    Killed,
+    asks,
+    courier,
+    envelope,
+    messaging,
+    opened,
+    outbox_on,
+    rows_of,
+    send,
+    send_raw,
+    unsettled,
+)
+from tests.support.outages import Breakable, breakable_database
+from tests.support.servers import DatabaseUrls
+from tests.support.waiting import eventually
+
+INLET = command_inlet("inventory", timedelta(minutes=10))
+SUBJECT = "saga.cmd.inventory.note"
+TABLES = messaging("inventory")
+
+
+@pytest.fixture
+async def database(database_urls: DatabaseUrls) -> AsyncIterator[Database]:
+    async with opened(database_urls) as open_one:
+        yield await open_one("inventory")
+
+
+@pytest.fixture
+async def broker(nats: EmbeddedNats) -> AsyncIterator[Broker]:
+    async with courier(nats.url, INLET) as connected:
+        yield connected
+
+
+@pytest.fixture
+def stream(broker: Broker) -> JetStreamContext:
+    return broker.jetstream
+
+
+class Notes:
+    """Writes a row for every event, and raises for those that are to fail (as long as they are)."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing = {*failing}
+        self.tries: list[str] = []
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        ids = [received.envelope.id for received in batch]
+        self.tries += ids
+        rows = [{"message_id": id, "answer": "", "received_at": DAWN} for id in ids]
+        if rows:
+            await unit.connection.execute(insert(TABLES.inbox), rows)
+        if bad := self.failing.intersection(ids):
+            raise ValueError(f"cannot stand {min(bad)}")
+
+
+class Watched(Delivery):
+    """Notes what is said to the broker, and says it."""
+
+    journal: Journal
+
+    async def ack(self) -> None:
+        self.journal.entries.append("ack")
+        await super().ack()
+
+    async def put_back(self, delay: float) -> None:
+        self.journal.entries.append(f"back in {delay:g} s")
+        await super().put_back(delay)
+
+
+class Post:
+    """Hands deliveries to a pump one batch at a time."""
+
+    def __init__(self, broker: Broker, outbox: Outbox, processor: Processor, journal: Journal | None = None) -> None:
+        self.stream = broker.jetstream
+        self.journal = journal or Journal()
+        self.pump = Pump(Intake(broker.url, INLET, name="unused"), outbox, processor)
+
+    async def fetch(self, count: int) -> list[Delivery]:
+        """So many messages, once they are there."""
+        subscription = await self.stream.pull_subscribe_bind(INLET.durable, INLET.stream)
+        messages: list[Msg] = []
+        while len(messages) < count:
+            messages += await subscription.fetch(count - len(messages), timeout=20)
+        await subscription.unsubscribe()
+        deliveries: list[Delivery] = []
+        for message in messages:
+            delivery = Watched(message)
+            delivery.journal = self.journal
+            deliveries.append(delivery)
+        return deliveries
+
+    async def handle(self, count: int) -> None:
+        await self.pump.handle(await self.fetch(count))
+
+    async def until_settled(self, left: int = 0) -> None:
+        async def is_settled() -> bool:
+            return await unsettled(self.stream, INLET) == left
+
+        await eventually(is_settled, f"{left} messages are not settled")
+
+
+async def noted(database: Database) -> list[str]:
+    return [row.message_id for row in await rows_of(database, TABLES.inbox)]
+
+
+async def buried(database: Database) -> list[tuple[str | None, str]]:
+    return [(row.message_id, row.reason) for row in await rows_of(database, TABLES.dead_letters)]
+
+
+# --- poison ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def post(database: Database, broker: Broker) -> Post:
+    """The inventory, with plenty of tea."""
+    await seed_stock(database, {"tea": 1000})
+    return Post(broker, outbox_on(database, "inventory"), CommandProcessor(PARTICIPANTS["inventory"], database))
+
+
+def reserve(name: str) -> Envelope:
+    return asks(ReserveStock(reservation_id=name, lines=(StockLine(sku="tea", quantity=1),)), f"{name}/do")
+
+
+GOOD = reserve("good")
+POISON = {
+    "not JSON": (b"{", "it is not JSON: "),
+    "nothing": (b"", "it is not JSON: "),
+    "not UTF-8": (b'{"id": "\xff"}', "it is not JSON: "),
+    "not a CloudEvent": (b'{"id": "x"}', "it is not a CloudEvent: source: Field required"),
+    "not an object": (b"7", "it is not a CloudEvent: the event: "),
+    "no id": (GOOD.encode().replace('"good/do"', '""').encode(), "it is not a CloudEvent: id: "),
+    "a NUL": (GOOD.encode().replace("tea", "\\u0000").encode(), "it has the character U+0000 in it"),
+    "an unknown command": (
+        envelope("x", type="inventory.burn-stock").encode().encode(),
+        "inventory has no handler for inventory.burn-stock",
+    ),
+    "a bad payload": (
+        GOOD.encode().replace('"quantity":1', '"quantity":-1').encode(),
+        "inventory.reserve-stock cannot be read: lines.0.quantity: Input should be greater than 0",
+    ),
+    "nowhere to answer": (
+        GOOD.model_copy(update={"replyto": None}).encode().encode(),
+        "the command does not say where its answer is awaited (replyto)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", POISON)
+async def test_poison_is_buried_with_its_reason_and_its_neighbours_are_applied(
+    post: Post, database: Database, what: str
+) -> None:
+    body, reason = POISON[what]
+    await send(post.stream, SUBJECT, reserve("before"))
+    await send_raw(post.stream, SUBJECT, body)
+    await send(post.stream, SUBJECT, reserve("after"))
+    await post.handle(3)
+    await post.until_settled()
+    [letter] = await rows_of(database, TABLES.dead_letters)
+    assert letter.reason.startswith(reason)
+    assert (letter.subject, letter.deliveries) == (SUBJECT, 1)
+    assert await noted(database) == ["after/do", "before/do"]
+    assert len(await rows_of(database, Reservation.table)) == 2
+    assert post.journal.entries == ["ack"] * 3
+
+
+async def test_poison_inside_of_a_batch_message_is_buried_without_its_neighbours(
+    post: Post, database: Database
+) -> None:
+    bad = [body for body, _ in POISON.values() if body.startswith(b"{") and body.endswith(b"}") and b"\xff" not in body]
+    events = [reserve("before").encode().encode(), *bad, reserve("after").encode().encode()]
+    await send_raw(post.stream, SUBJECT, b"[" + b",".join(events) + b"]")
+    await post.handle(1)
+    await post.until_settled()
+    assert len(await buried(database)) == len(bad) == 6
+    assert await noted(database) == ["after/do", "before/do"]
+
+
+@pytest.mark.parametrize("subject", ["saga.cmd.inventory." + "x" * 1000, "saga.cmd.inventory.a\0b"])
+async def test_poison_under_a_subject_that_no_column_takes_is_buried(
+    post: Post, database: Database, subject: str
+) -> None:
+    await send_raw(post.stream, subject, b"poison")
+    await send(post.stream, SUBJECT, reserve("after"))
+    await post.handle(2)
+    await post.until_settled()
+    [letter] = await rows_of(database, TABLES.dead_letters)
+    assert subject.replace("\0", "\\x00").startswith(letter.subject)
+    assert await noted(database) == ["after/do"]
+
+
+async def test_a_command_whose_values_fit_in_no_column_leaves_its_neighbours_alone(
+    post: Post, database: Database
+) -> None:
+    """PostgreSQL would refuse the whole batch for a key that is too long."""
+    await send(post.stream, SUBJECT, reserve("before"), reserve("x" * 200), reserve("after"))
+    await post.handle(1)
+    assert [id for id in await noted(database) if not id.startswith("x")] == ["after/do", "before/do"]
+
+
+# --- failing handlers --------------------------------------------------------------------------------------------
+
+
+async def test_a_handler_that_raises_puts_only_its_own_message_back(database: Database, broker: Broker) -> None:
+    notes = Notes("bad")
+    post = Post(broker, outbox_on(database, "inventory"), notes)
+    for id in ("before", "bad", "after"):
+        await send(post.stream, SUBJECT, envelope(id))
+    await post.handle(3)
+    await post.until_settled(1)
+    assert await noted(database) == ["after", "before"]
+    assert post.journal.entries == ["ack", "back in 1 s", "ack"]
+
+    notes.failing.clear()
+    [again] = await post.fetch(1)
+    assert (again.deliveries, [event.id for event in again.events if isinstance(event, Envelope)]) == (2, ["bad"])
+    await post.pump.handle([again])
+    await post.until_settled()
+    assert await noted(database) == ["after", "bad", "before"]
+    assert await buried(database) == []
+
+
+async def test_the_good_events_of_a_message_that_comes_again_are_not_lost(database: Database, broker: Broker) -> None:
+    post = Post(broker, outbox_on(database, "inventory"), Notes("bad"))
+    await send(post.stream, SUBJECT, envelope("before"), envelope("bad"), envelope("after"))
+    await post.handle(1)
+    await post.until_settled(1)
+    assert await noted(database) == ["after", "before"]
+    assert post.journal.entries == ["back in 1 s"]
+
+
+async def test_the_delays_grow_and_have_an_end(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 3.0)
+    post = Post(broker, outbox_on(database, "inventory"), Notes("bad"))
+    await send(post.stream, SUBJECT, envelope("bad"))
+    for _ in range(3):
+        await post.handle(1)
+    assert post.journal.entries == ["back in 1 s", "back in 2 s", "back in 3 s"]
+
+
+async def test_what_fails_again_and_again_is_given_up_and_buried(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.01)
+    post = Post(broker, outbox_on(database, "inventory"), Notes("bad"))
+    await send(post.stream, SUBJECT, envelope("bad"))
+    for _ in range(GIVE_UP_AFTER):
+        assert await buried(database) == []
+        await post.handle(1)
+    await post.until_settled()
+    assert await buried(database) == [("bad", "handling failed: ValueError: cannot stand bad")]
+    assert post.journal.entries == ["back in 0.01 s"] * (GIVE_UP_AFTER - 1) + ["ack"]
+    [letter] = await rows_of(database, TABLES.dead_letters)
+    assert (letter.deliveries, letter.body) == (GIVE_UP_AFTER, envelope("bad").encode())
+
+
+async def test_what_kills_its_process_again_and_again_is_buried_untried(database: Database, broker: Broker) -> None:
+    notes = Notes()
+    post = Post(broker, outbox_on(database, "inventory"), notes)
+    await send(post.stream, SUBJECT, envelope("deadly"))
+    for _ in range(GIVE_UP_AFTER):
+        [delivery] = await post.fetch(1)
+        await delivery.put_back(0)
+    await send(post.stream, SUBJECT, envelope("harmless"))
+    await post.handle(2)
+    await post.until_settled()
+    assert await buried(database) == [(None, f"delivered {GIVE_UP_AFTER + 1} times without being handled")]
+    assert notes.tries == ["harmless"]
+
+
+# --- commit, then acknowledge ------------------------------------------------------------------------------------
+
+
+async def test_the_acknowledgement_comes_after_the_commit(database: Database, broker: Broker) -> None:
+    journal = Journal()
+    post = Post(broker, outbox_on(database, "inventory", faults=journal), Notes(), journal)
+    await send(post.stream, SUBJECT, envelope("a"))
+    await post.handle(1)
+    assert journal.entries == ["received", "before-commit", "committed", "before-ack", "ack", "acked"]
+
+
+@pytest.mark.parametrize(("dies_at", "left"), [("received", []), ("before-commit", []), ("committed", ["a"])])
+async def test_whoever_dies_before_the_acknowledgement_is_sent_the_batch_again(
+    database: Database, broker: Broker, dies_at: str, left: list[str]
+) -> None:
+    journal = Journal(dies_at)
+    post = Post(broker, outbox_on(database, "inventory", faults=journal), Notes(), journal)
+    await send(post.stream, SUBJECT, envelope("a"))
+    with pytest.raises(Killed):
+        await post.handle(1)
+    assert await noted(database) == left
+    assert "ack" not in journal.entries
+    assert await unsettled(post.stream, INLET) == 1
+
+
+async def test_a_commit_that_fails_for_want_of_a_database_acknowledges_nothing(
+    database: Database, broker: Broker
+) -> None:
+    journal = Journal("before-commit", error=DatabaseOutOfReach)
+    post = Post(broker, outbox_on(database, "inventory", faults=journal), Notes(), journal)
+    await send(post.stream, SUBJECT, envelope("a"), envelope("b"))
+    await post.handle(1)
+    assert await noted(database) == []
+    assert journal.entries[:3] == ["received", "before-commit", "back in 2 s"]
+    assert "ack" not in journal.entries
+    await post.handle(1)
+    await post.until_settled()
+    assert await noted(database) == ["a", "b"]
+
+
+# --- a pump that runs --------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def pumping(url: str, outbox: Outbox, processor: Processor) -> AsyncIterator[Pump]:
+    """A pump that takes from its intake. What kills it fails the test."""
+    intake = Intake(url, INLET, name="test-intake")
+    await intake.start()
+    pump = Pump(intake, outbox, processor)
+    running = asyncio.create_task(pump.run())
+    try:
+        yield pump
+    finally:
+        pump.stop()
+        await asyncio.wait_for(running, 30)
+        await intake.stop()
+
+
+class Slow(Notes):
+    """Works on a batch until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        self.at_work.set()
+        await self.go_on.wait()
+        await super().process(unit, batch)
+
+
+async def test_stopping_finishes_the_batch_in_hand_and_takes_no_other(
+    database: Database, broker: Broker, nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    slow = Slow()
+    async with AsyncExitStack() as stack:
+        pump = await stack.enter_async_context(pumping(nats.url, outbox_on(database, "inventory"), slow))
+        await send(stream, SUBJECT, envelope("in-hand"))
+        await slow.at_work.wait()
+        pump.stop()
+        for number in range(100):
+            await send(stream, SUBJECT, envelope(f"later-{number:02}"))
+
+        async def is_full() -> bool:
+            found = await stream.consumer_info(INLET.stream, INLET.durable)
+            return (found.num_ack_pending, found.num_pending) == (1 + QUEUE_MESSAGES, 100 - QUEUE_MESSAGES)
+
+        await eventually(is_full, "the intake has fetched what it may hold, and the broker keeps the rest")
+        slow.go_on.set()
+    assert await noted(database) == ["in-hand"]
+    async with pumping(nats.url, outbox_on(database, "inventory"), Notes()):
+
+        async def are_all_noted() -> bool:
+            return len(await noted(database)) == 101
+
+        await eventually(are_all_noted, "another replica has done the rest")
+    assert await unsettled(stream, INLET) == 0
+
+
+async def test_what_is_waiting_is_done_in_one_transaction(
+    database: Database, broker: Broker, nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    slow = Slow()
+    journal = Journal()
+    async with pumping(nats.url, outbox_on(database, "inventory", faults=journal), slow):
+        await send(stream, SUBJECT, envelope("first"))
+        await slow.at_work.wait()
+        for number in range(30):
+            await send(stream, SUBJECT, envelope(f"{number:02}"))
+
+        async def are_all_here() -> bool:
+            found = await stream.consumer_info(INLET.stream, INLET.durable)
+            return bool(found.num_ack_pending == 31)
+
+        await eventually(are_all_here, "the intake has fetched them all")
+        slow.go_on.set()
+
+        async def are_all_done() -> bool:
+            return await unsettled(stream, INLET) == 0
+
+        await eventually(are_all_done, "all are done")
+    assert slow.tries == ["first", *(f"{number:02}" for number in range(30))]
+    assert journal.entries.count("committed") <= 5
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Breakable]:
+    with breakable_database(request.param, tmp_path) as one:
+        yield one
+
+
+async def test_an_outage_of_the_database_loses_nothing_and_ends_by_itself(
+    breakable: Breakable, broker: Broker, nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    database = breakable.open()
+    await upgrade(database, "inventory")
+    async with pumping(nats.url, outbox_on(database, "inventory"), Notes()):
+
+        async def is_done() -> bool:
+            return await noted(database) == ["before"]
+
+        await send(stream, SUBJECT, envelope("before"))
+        await eventually(is_done, "the first is done")
+        with capture_logs() as logs:
+            async with breakable.outage():
+
+                async def is_noticed() -> bool:
+                    return any("database is out of reach" in entry["event"] for entry in logs)
+
+                for number in range(10):
+                    await send(stream, SUBJECT, envelope(f"during-{number}"))
+                await eventually(is_noticed, "the pump has met the outage")
+        await send(stream, SUBJECT, envelope("after"))
+
+        async def are_all_noted() -> bool:
+            return len(await noted(database)) == 12
+
+        await eventually(are_all_noted, "everything is done")
+    assert await buried(database) == []
+    assert await unsettled(stream, INLET) == 0
+    await database.close()

@@ -1,0 +1,226 @@
+"""Streams and consumers: made, kept as they should be, and put back when somebody takes them away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from structlog.testing import capture_logs
+
+from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox import service as service_module
+from outbox.broker import Broker
+from outbox.errors import BrokerOutOfReach
+from outbox.loops import forever
+from outbox.pump import Received
+from outbox.service import Service
+from outbox.topology import COMMANDS, EVENTS, SUBJECTS, Topology, command_inlet, is_fetching
+from outbox.topology import REPLIES as REPLY_STREAM
+from outbox.unit_of_work import UnitOfWork
+from tests.support.messaging import (
+    OpenDatabase,
+    count,
+    courier,
+    envelope,
+    messaging,
+    opened,
+    outbox_on,
+    send,
+    serving,
+    stored_ids,
+)
+from tests.support.servers import DatabaseUrls
+from tests.support.waiting import eventually
+
+INLET = command_inlet("inventory", timedelta(seconds=30))
+TOPOLOGY = Topology(INLET)
+
+
+@pytest.fixture
+async def stream(nats: EmbeddedNats) -> AsyncIterator[JetStreamContext]:
+    """A connection to an empty server."""
+    broker = Broker(nats.url, name="test")
+    await broker.connect()
+    yield broker.jetstream
+    await broker.close()
+
+
+async def test_what_is_missing_is_created_once(stream: JetStreamContext) -> None:
+    assert await TOPOLOGY.ensure(stream) == [
+        "created stream SAGA_COMMANDS",
+        "created stream SAGA_REPLIES",
+        "created stream SAGA_EVENTS",
+        "created consumer inventory",
+    ]
+    assert await TOPOLOGY.ensure(stream) == []
+    assert {str(info.config.name): info.config.subjects for info in await stream.streams_info()} == {
+        name: [subject] for name, subject in SUBJECTS.items()
+    }
+
+
+async def test_two_that_ensure_at_once_agree(stream: JetStreamContext) -> None:
+    await asyncio.gather(*(TOPOLOGY.ensure(stream) for _ in range(10)))
+    assert await TOPOLOGY.ensure(stream) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("subjects", ["saga.cmd.order.>"]), ("max_age", 60.0), ("duplicate_window", 1.0)]
+)
+async def test_a_stream_that_drifted_is_corrected_and_keeps_its_messages(
+    stream: JetStreamContext, field: str, value: Any
+) -> None:
+    await TOPOLOGY.ensure(stream)
+    wanted = (await stream.stream_info(COMMANDS)).config
+    await send(stream, "saga.cmd.order.note", envelope("kept"))
+    windows: dict[str, Any] = {"duplicate_window": 1.0} if field == "max_age" else {}
+    await stream.update_stream(replace(wanted, **{**windows, field: value}))
+
+    [done] = await TOPOLOGY.ensure(stream)
+    assert field in done
+    assert done.endswith("of stream SAGA_COMMANDS")
+    assert getattr((await stream.stream_info(COMMANDS)).config, field) == getattr(wanted, field)
+    assert await TOPOLOGY.ensure(stream) == []
+    assert await stored_ids(stream, COMMANDS) == ["kept:1"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("ack_wait", 1.0), ("max_deliver", 3), ("max_ack_pending", 1), ("filter_subject", "saga.cmd.inventory.one")],
+)
+async def test_a_consumer_that_drifted_is_corrected(stream: JetStreamContext, field: str, value: Any) -> None:
+    await TOPOLOGY.ensure(stream)
+    await stream.add_consumer(COMMANDS, replace(INLET.config(), **{field: value}))
+    assert await TOPOLOGY.ensure(stream) == [f"corrected {field} of consumer inventory"]
+    found = (await stream.consumer_info(COMMANDS, "inventory")).config
+    assert getattr(found, field) == getattr(INLET.config(), field)
+    assert await TOPOLOGY.ensure(stream) == []
+
+
+async def test_a_server_that_does_not_answer_is_said_to_be_out_of_reach(
+    stream: JetStreamContext, nats: EmbeddedNats
+) -> None:
+    await asyncio.to_thread(nats.stop)
+    with pytest.raises(BrokerOutOfReach, match="JetStream does not answer"):
+        await Topology(INLET).ensure(stream)
+
+
+# --- a running service -------------------------------------------------------------------------------------------
+
+
+class Echo:
+    """Answers every event."""
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        for received in batch:
+            unit.send("saga.reply.inventory", envelope(f"{received.envelope.id}/reply"))
+
+
+Vandal = Callable[[Broker, EmbeddedNats], Awaitable[object]]
+
+
+async def delete_commands(broker: Broker, _nats: EmbeddedNats) -> None:
+    await broker.jetstream.delete_stream(COMMANDS)
+
+
+async def delete_replies(broker: Broker, _nats: EmbeddedNats) -> None:
+    await broker.jetstream.delete_stream(REPLY_STREAM)
+
+
+async def delete_consumer(broker: Broker, _nats: EmbeddedNats) -> None:
+    await broker.jetstream.delete_consumer(COMMANDS, "inventory")
+
+
+async def wipe(broker: Broker, nats: EmbeddedNats) -> None:
+    await asyncio.to_thread(nats.kill)
+    nats.wipe()
+    await asyncio.to_thread(nats.start)
+
+    async def is_back() -> bool:
+        return broker.is_connected
+
+    await eventually(is_back, "the connection is back")
+
+
+@pytest.fixture
+async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
+    async with opened(database_urls) as open_one:
+        yield open_one
+
+
+@pytest.mark.parametrize("vandal", [delete_commands, delete_replies, delete_consumer, wipe])
+async def test_a_running_service_puts_back_what_is_gone_and_messages_flow_again(
+    open_database: OpenDatabase, nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch, vandal: Vandal
+) -> None:
+    monkeypatch.setattr(service_module, "WATCH_EVERY", 0.1)
+    outbox = outbox_on(await open_database("inventory"), "inventory", grace=timedelta(seconds=0.2))
+    service = Service("inventory", url=nats.url, inlet=INLET, outbox=outbox, processor=Echo())
+    async with courier(nats.url) as broker, serving(service):
+
+        async def ask(number: int) -> None:
+            await send(broker.jetstream, "saga.cmd.inventory.echo", envelope(str(number)))
+
+            async def is_answered() -> bool:
+                return f"{number}/reply:1" in await stored_ids(broker.jetstream, REPLY_STREAM)
+
+            await eventually(is_answered, f"an answer to {number}")
+
+        await ask(1)
+        await vandal(broker, nats)
+
+        async def is_whole() -> bool:
+            try:
+                for name in (COMMANDS, REPLY_STREAM, EVENTS):
+                    await broker.jetstream.stream_info(name)
+                return await is_fetching(broker.jetstream, INLET)
+            except NotFoundError:
+                return False
+
+        await eventually(is_whole, "streams and consumer are back, and somebody fetches")
+        for number in range(2, 5):
+            await ask(number)
+
+        async def has_drained() -> bool:
+            return await count(outbox.database, messaging("inventory").outbox) == 0
+
+        await eventually(has_drained, "no message waits")
+
+
+async def test_a_loop_ends_when_it_is_cancelled_although_its_job_swallowed_that() -> None:
+    at_work = asyncio.Event()
+
+    async def swallow() -> float:
+        at_work.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 0.0
+
+    loop = asyncio.create_task(forever("swallow", swallow))
+    await at_work.wait()
+    loop.cancel()
+    await asyncio.wait({loop}, timeout=10)
+    assert loop.cancelled()
+
+
+async def test_a_service_waits_for_a_broker_that_is_away_and_leaves_when_it_is_away_again(
+    open_database: OpenDatabase, nats: EmbeddedNats
+) -> None:
+    outbox = outbox_on(await open_database("inventory"), "inventory")
+    service = Service("inventory", url=nats.url, inlet=INLET, outbox=outbox, processor=Echo())
+    await asyncio.to_thread(nats.stop)
+    running = asyncio.create_task(service.run())
+    with capture_logs() as logs:
+
+        async def has_noticed() -> bool:
+            return any(entry["event"] == "waiting for NATS" for entry in logs)
+
+        await eventually(has_noticed, "the service waits")
+    await asyncio.to_thread(nats.start)
+    await asyncio.wait_for(service.ready.wait(), 30)
+    await asyncio.to_thread(nats.stop)
+    service.stop()
+    await asyncio.wait_for(running, 30)
