@@ -64,7 +64,9 @@ def create_messaging_v1(op: Operations) -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("body", sa.Text(), nullable=False),
         sa.Column("deliveries", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_dead_letters"),
+        sa.UniqueConstraint("digest", name="uq_dead_letters_digest"),
     )
 
 

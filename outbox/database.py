@@ -9,8 +9,8 @@ What differs between the two lives here and nowhere else:
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -112,6 +112,7 @@ class Database:
             self.url,
             json_serializer=lambda value: orjson.dumps(value).decode(),
             json_deserializer=orjson.loads,
+            hide_parameters=True,  # an error in a log should not show whose payment it was
             **options,
         )
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
@@ -128,7 +129,8 @@ class Database:
         async with self._writer:
             with self._translated():
                 async with self.engine.begin() as connection:
-                    yield connection
+                    with _not_ours():
+                        yield connection
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
@@ -163,6 +165,18 @@ class Database:
         return _Translated(str(self))
 
 
+class _NotOursError(Exception):
+    """Carries an error of the caller's block past the translation: a handler's TimeoutError is no outage."""
+
+
+@contextmanager
+def _not_ours() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, TimeoutError) as error:
+        raise _NotOursError from error
+
+
 class _Translated:
     """Turns a driver's "I cannot reach it" and "no such table" into sentences."""
 
@@ -175,6 +189,8 @@ class _Translated:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None:
             return
+        if isinstance(error, _NotOursError) and error.__cause__ is not None:
+            raise error.__cause__
         if _is_schema_missing(error):
             raise SchemaMissing(
                 f"the database {self._url} does not hold the tables of this release: run `saga db upgrade`"

@@ -20,6 +20,7 @@ from nats.errors import Error as NatsError
 
 from outbox.broker import abandon, servers_of
 from outbox.envelope import Envelope, Unreadable, decode
+from outbox.errors import BrokerOutOfReach
 from outbox.topology import Inlet
 
 log = structlog.get_logger()
@@ -92,7 +93,10 @@ class Intake:
 
     async def start(self) -> None:
         """Begin to fetch. The stream and its consumer must be there."""
-        await self._broker.start()
+        try:
+            await self._broker.start()
+        except NatsError as error:
+            raise BrokerOutOfReach(f"the messages cannot be fetched ({error})") from error
 
     async def stop(self) -> None:
         """Fetch no more, and give back what was fetched and not taken: others get it as soon as we are gone."""

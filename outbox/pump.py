@@ -22,6 +22,9 @@ from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 log = structlog.get_logger()
 
 GIVE_UP_AFTER: Final = 8
+NOT_OPENED_AFTER: Final = 40
+"""Deliveries after which a message is buried without a look: it must have killed us every time."""
+
 LONGEST_DELAY: Final = 30.0
 
 
@@ -91,8 +94,8 @@ class Pump:
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> set[int]:
         """Returns the `id`s of the deliveries that have to come again."""
-        exhausted = [delivery for delivery in deliveries if delivery.deliveries > GIVE_UP_AFTER]
-        fresh = [delivery for delivery in deliveries if delivery.deliveries <= GIVE_UP_AFTER]
+        exhausted = [delivery for delivery in deliveries if delivery.deliveries > NOT_OPENED_AFTER]
+        fresh = [delivery for delivery in deliveries if delivery.deliveries <= NOT_OPENED_AFTER]
         try:
             async with self._outbox.unit_of_work() as unit:
                 _bury(unit, exhausted)

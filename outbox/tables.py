@@ -57,5 +57,6 @@ def messaging_tables(metadata: MetaData) -> MessagingTables:
             Column("reason", Text, nullable=False),
             Column("body", Text, nullable=False),
             Column("deliveries", Integer, nullable=False),
+            Column("digest", String(64), nullable=False, unique=True),
         ),
     )

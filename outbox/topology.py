@@ -24,6 +24,17 @@ EVENTS: Final = "SAGA_EVENTS"
 
 SUBJECTS: Final = {COMMANDS: "saga.cmd.>", REPLIES: "saga.reply.>", EVENTS: "saga.event.>"}
 
+DRIFTING: Final = (
+    "subjects",
+    "max_age",
+    "max_msgs",
+    "max_bytes",
+    "max_msgs_per_subject",
+    "duplicate_window",
+    "num_replicas",
+)
+"""Settings of a stream that we put back when somebody has changed them."""
+
 KEPT_FOR: Final = timedelta(days=3)
 """How long the broker keeps messages. The inbox remembers longer than that, or a replay would apply twice."""
 
@@ -84,6 +95,9 @@ class Topology:
             retention=RetentionPolicy.LIMITS,
             storage=StorageType.FILE,
             max_age=KEPT_FOR.total_seconds(),
+            max_msgs=-1,  # bounded by age alone: a limit on their number would drop messages in silence
+            max_bytes=-1,
+            max_msgs_per_subject=-1,
             duplicate_window=120.0,
             num_replicas=self._replicas,
         )
@@ -92,11 +106,7 @@ class Topology:
         except NotFoundError:
             await stream.add_stream(wanted)
             return [f"created stream {name}"]
-        drifted = [
-            field
-            for field in ("subjects", "max_age", "duplicate_window", "num_replicas")
-            if getattr(found, field) != getattr(wanted, field)
-        ]
+        drifted = [field for field in DRIFTING if getattr(found, field) != getattr(wanted, field)]
         if not drifted:
             return []
         await stream.update_stream(replace(found, **{field: getattr(wanted, field) for field in drifted}))

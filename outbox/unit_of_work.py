@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Final
 
-from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.clock import Clock
@@ -46,6 +46,11 @@ class DeadLetter:
     reason: str
     body: str
     deliveries: int
+
+    @property
+    def digest(self) -> str:
+        """The same message is buried once, however often it is delivered."""
+        return sha256(f"{self.subject}\n{self.body}".encode("utf-8", "backslashreplace")).hexdigest()
 
 
 @dataclass(slots=True)
@@ -129,7 +134,8 @@ class Outbox:
                     "reason": letter.reason,
                     "body": letter.body,
                     "deliveries": letter.deliveries,
+                    "digest": letter.digest,
                 }
                 for letter in unit.dead_letters
             ]
-            await unit.connection.execute(insert(self.tables.dead_letters), letters)
+            await unit.connection.execute(self.database.insert_new(self.tables.dead_letters), letters)

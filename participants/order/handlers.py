@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 from decimal import Decimal
+from typing import Final
 
 from outbox.contracts import Refused
 from participants.order.contracts import (
@@ -19,6 +20,8 @@ from participants.order.contracts import (
 from participants.order.models import Order, participant
 from participants.runtime import Key, Work
 
+MAX_TOTAL: Final = Decimal(10**12)
+
 
 def the_order(command: OpenOrder | RejectOrder | ConfirmOrder) -> Iterable[Key]:
     """The order that the command is about."""
@@ -31,6 +34,9 @@ def open_order(command: OpenOrder, work: Work) -> OrderOpened:
     existing = work.get(Order, command.order_id)
     if existing is not None and existing.status != "rejected":
         raise Refused("duplicate-order", f"order {command.order_id} is already {existing.status}")
+    total = sum((line.unit_price * line.quantity for line in command.lines), Decimal(0))
+    if total > MAX_TOTAL:
+        raise Refused("too-large", f"the total of order {command.order_id}, {total}, is more than {MAX_TOTAL:,}")
     work.put(
         Order(
             order_id=command.order_id,
@@ -38,7 +44,7 @@ def open_order(command: OpenOrder, work: Work) -> OrderOpened:
             customer_id=command.customer_id,
             lines=[line.model_dump(mode="json") for line in command.lines],
             currency=command.currency,
-            total=sum((line.unit_price * line.quantity for line in command.lines), Decimal(0)),
+            total=total,
             status="pending",
         )
     )

@@ -15,7 +15,7 @@ What it promises, and by which means:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -31,6 +31,8 @@ from participants.runtime.participant import Handler, Participant
 from participants.runtime.rows import Rows
 
 log = structlog.get_logger()
+
+LONGEST_ID: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,10 @@ class CommandProcessor:
         handler = self._participant.handlers.get(envelope.type)
         if handler is None:
             problem = f"{self._participant.name} has no handler for {envelope.type}"
-        elif envelope.replyto is None:
-            problem = "the command does not say where its answer is awaited (replyto)"
+        elif not (envelope.replyto or "").startswith("saga.reply."):
+            problem = f"no stream takes an answer to replyto {envelope.replyto!r}: it begins with saga.reply."
+        elif len(envelope.id) > LONGEST_ID:
+            problem = f"its id has {len(envelope.id)} characters, and an answer's id must still fit"
         else:
             try:
                 return Call(received, handler.command.model_validate(envelope.data), handler)

@@ -21,7 +21,7 @@ from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
 from outbox.intake import QUEUE_MESSAGES, Delivery, Intake
-from outbox.pump import GIVE_UP_AFTER, Processor, Pump, Received
+from outbox.pump import GIVE_UP_AFTER, NOT_OPENED_AFTER, Processor, Pump, Received
 from outbox.topology import command_inlet
 from outbox.unit_of_work import Outbox, UnitOfWork
 from participants.inventory.contracts import ReserveStock, StockLine
@@ -173,7 +173,7 @@ POISON = {
     ),
     "nowhere to answer": (
         GOOD.model_copy(update={"replyto": None}).encode().encode(),
-        "the command does not say where its answer is awaited (replyto)",
+        "no stream takes an answer to replyto None",
     ),
 }
 
@@ -224,10 +224,37 @@ async def test_poison_under_a_subject_that_no_column_takes_is_buried(
 async def test_a_command_whose_values_fit_in_no_column_leaves_its_neighbours_alone(
     post: Post, database: Database
 ) -> None:
-    """PostgreSQL would refuse the whole batch for a key that is too long."""
-    await send(post.stream, SUBJECT, reserve("before"), reserve("x" * 200), reserve("after"))
+    """PostgreSQL would refuse the whole batch for a key that is too long: the contract does it first."""
+    too_long = reserve("x")
+    too_long = too_long.model_copy(update={"data": too_long.data | {"reservation_id": "x" * 200}})
+    await send(post.stream, SUBJECT, reserve("before"), too_long, reserve("after"))
     await post.handle(1)
-    assert [id for id in await noted(database) if not id.startswith("x")] == ["after/do", "before/do"]
+    assert await noted(database) == ["after/do", "before/do"]
+    [(_, reason)] = await buried(database)
+    assert "reservation_id: String should have at most 64 characters" in reason
+
+
+async def test_a_message_that_comes_again_is_buried_once(post: Post, database: Database) -> None:
+    await send_raw(post.stream, SUBJECT, b"rubbish")
+    [delivery] = await post.fetch(1)
+    for _ in range(2):  # killed between the commit and the acknowledgement
+        await post.pump.handle([delivery])
+    assert len(await buried(database)) == 1
+
+
+async def test_a_handler_that_times_out_is_no_outage_of_the_database(database: Database, broker: Broker) -> None:
+    class Late(Notes):
+        async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+            if any(event.envelope.id == "late" for event in batch):
+                raise TimeoutError
+            await super().process(unit, batch)
+
+    post = Post(broker, outbox_on(database, "inventory"), Late())
+    await send(post.stream, SUBJECT, envelope("before"))
+    await send(post.stream, SUBJECT, envelope("late"))
+    await post.handle(2)
+    assert await noted(database) == ["before"]
+    assert post.journal.entries == ["ack", "back in 1 s"]
 
 
 # --- failing handlers --------------------------------------------------------------------------------------------
@@ -292,13 +319,13 @@ async def test_what_kills_its_process_again_and_again_is_buried_untried(database
     notes = Notes()
     post = Post(broker, outbox_on(database, "inventory"), notes)
     await send(post.stream, SUBJECT, envelope("deadly"))
-    for _ in range(GIVE_UP_AFTER):
+    for _ in range(NOT_OPENED_AFTER):
         [delivery] = await post.fetch(1)
         await delivery.put_back(0)
     await send(post.stream, SUBJECT, envelope("harmless"))
     await post.handle(2)
     await post.until_settled()
-    assert await buried(database) == [(None, f"delivered {GIVE_UP_AFTER + 1} times without being handled")]
+    assert await buried(database) == [(None, f"delivered {NOT_OPENED_AFTER + 1} times without being handled")]
     assert notes.tries == ["harmless"]
 
 
