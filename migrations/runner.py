@@ -126,6 +126,7 @@ async def _alone(database: Database) -> AsyncIterator[AsyncConnection]:
     """A transaction that no other migration of the same database runs beside."""
     async with database.transaction() as connection:
         if database.dialect == "postgresql":
+            await connection.execute(text("SET LOCAL lock_timeout = 0"))  # whoever migrates may take a while
             await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('amends migrations'))"))
         yield connection
 

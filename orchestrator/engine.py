@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -38,6 +39,7 @@ from orchestrator.model import (
 from orchestrator.store import Change, LostRace, Store, Stored
 from outbox.clock import Clock
 from outbox.envelope import Envelope
+from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.pump import Received
 from outbox.unit_of_work import Outbox, UnitOfWork
@@ -45,6 +47,7 @@ from outbox.unit_of_work import Outbox, UnitOfWork
 log = structlog.get_logger()
 
 TIMERS_AT_ONCE: Final = 500
+POSTPONED: Final = timedelta(seconds=60)
 MAX_INPUT_BYTES: Final = 256 * 1024
 """A saga's input is refused above this, so that every command made of it fits into a message."""
 
@@ -184,16 +187,41 @@ class Engine:
         """Apply the timers that are due. Returns how many sagas had one."""
         if not await self._store.any_due(self._by_fingerprint, self._clock.now()):
             return 0
+        try:
+            async with self._outbox.unit_of_work() as unit:
+                stored = await self._store.lock_due(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
+                await self._time_out(unit, stored)
+            return len(stored)
+        except (OutOfReach, SchemaMissing):
+            raise
+        except Exception as error:
+            log.warning("timers failed together and are fired one by one", reason=f"{type(error).__name__}: {error}")
+            return await self._fire_one_by_one()
+
+    async def _fire_one_by_one(self) -> int:
+        """One saga that cannot be handled holds nobody back (rule 9): its timer is moved out of the way."""
         async with self._outbox.unit_of_work() as unit:
-            stored = await self._store.lock_due(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
-            events: list[tuple[str, Event, Received | None]] = [
-                (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
-                for saga_id, one in stored.items()
-                for name, step in one.saga.steps.items()
-                if step.due_at is not None and step.due_at <= unit.now
-            ]
-            await self._apply(unit, stored, events)
-        return len(stored)
+            due = await self._store.due_ids(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
+        for saga_id in due:
+            try:
+                async with self._outbox.unit_of_work() as unit:
+                    await self._time_out(unit, await self._store.lock(unit.connection, [saga_id]))
+            except (OutOfReach, SchemaMissing):
+                raise
+            except Exception as error:
+                log.error("the timer of a saga cannot be fired; see `saga verify`", saga=saga_id, reason=repr(error))
+                async with self._outbox.unit_of_work() as unit:
+                    await self._store.postpone(unit.connection, saga_id, unit.now + POSTPONED)
+        return len(due)
+
+    async def _time_out(self, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
+        events: list[tuple[str, Event, Received | None]] = [
+            (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
+            for saga_id, one in stored.items()
+            for name, step in one.saga.steps.items()
+            if step.due_at is not None and step.due_at <= unit.now
+        ]
+        await self._apply(unit, stored, events)
 
     async def retry(self, saga_id: str, *, by: str, reason: str) -> str | None:
         """Try again what is stuck. Returns why nothing was done, or None. Raises UnknownSaga."""
@@ -221,6 +249,8 @@ class Engine:
             definition = self._definition_of(one.saga)
             if definition is None:
                 reasons.append(f"its definition {one.saga.definition} {one.saga.fingerprint} is not loaded")
+                if received is not None:
+                    unit.defer(received.envelope)  # a replica that has the definition will get it
                 continue
             try:
                 decision = machine.decide(definition, one.saga, event, unit.now)

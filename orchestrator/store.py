@@ -68,6 +68,18 @@ class Store:
         )
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
+    async def due_ids(
+        self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
+    ) -> list[str]:
+        """The ids of sagas whose timer has fired: nothing is locked, and no state is read."""
+        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
+        query = select(sagas.c.id).where(*due).order_by(sagas.c.due_at).limit(limit)
+        return list((await connection.execute(query)).scalars())
+
+    async def postpone(self, connection: AsyncConnection, saga_id: str, until: datetime) -> None:
+        """Move a timer that cannot be fired out of the way of the others. `saga verify` will name the saga."""
+        await connection.execute(update(sagas).where(sagas.c.id == saga_id).values(due_at=until))
+
     async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
         due = sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)

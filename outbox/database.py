@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import orjson
@@ -46,6 +46,16 @@ BigId = BigInteger().with_variant(Integer(), "sqlite")
 
 Document = JSON
 """JSON as it was written. (PostgreSQL's JSONB would lose the order of the keys, and nobody searches in it.)"""
+
+
+SERVER_SETTINGS: Final = {
+    "idle_in_transaction_session_timeout": "10s",
+    "lock_timeout": "5s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+"""PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -107,7 +117,9 @@ class Database:
                 f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
                 "or postgresql://user:password@host/database"
             ) from None
-        options = {} if self.dialect == "sqlite" else {"pool_size": pool_size, "pool_pre_ping": False}
+        options: dict[str, Any] = {}
+        if self.dialect == "postgresql":
+            options = {"pool_size": pool_size, "connect_args": {"server_settings": SERVER_SETTINGS}}
         self.engine = create_async_engine(
             self.url,
             json_serializer=lambda value: orjson.dumps(value).decode(),

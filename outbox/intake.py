@@ -57,6 +57,13 @@ class Delivery:
         except (NatsError, OSError) as error:
             log.debug("acknowledgement lost", reason=str(error))
 
+    async def still_working(self) -> None:
+        """Ask the broker for as much time again."""
+        try:
+            await self.message.in_progress()
+        except (NatsError, OSError) as error:
+            log.debug("could not ask for more time", reason=str(error))
+
     async def put_back(self, delay: float) -> None:
         """Ask the broker to deliver it again in `delay` seconds."""
         try:
@@ -111,6 +118,10 @@ class Intake:
         except NatsError as error:  # the broker is away: what we hold comes again after ack_wait
             log.debug("the intake could not take its leave", reason=str(error))
             await abandon(await self._broker.connect())
+
+    def hold(self) -> None:
+        """Fetch no more until something is taken again."""
+        self._room.clear()
 
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""

@@ -9,6 +9,7 @@ letter when it has been delivered `GIVE_UP_AFTER` times. The broker itself never
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -82,8 +83,10 @@ class Pump:
         try:
             failed = await self._commit(deliveries)
         except (DatabaseOutOfReach, SchemaMissing) as error:
-            await self._wait_for_database(deliveries, error)
-            return
+            outlasted = await self._outlast(deliveries, error)
+            if outlasted is None:
+                return
+            failed = outlasted
         self._outbox.reach("before-ack")
         for delivery in deliveries:
             if id(delivery) in failed:
@@ -100,7 +103,7 @@ class Pump:
             async with self._outbox.unit_of_work() as unit:
                 _bury(unit, exhausted)
                 await self._processor.process(unit, _sort(unit, fresh))
-            return set()
+            return {id(one) for one in fresh if any(id(event) in unit.deferred for event in one.events)}
         except (DatabaseOutOfReach, SchemaMissing):
             raise
         except Exception as error:
@@ -117,6 +120,7 @@ class Pump:
             try:
                 async with self._outbox.unit_of_work() as unit:
                     await self._processor.process(unit, [event])
+                settled &= not unit.deferred
             except (DatabaseOutOfReach, SchemaMissing):
                 raise
             except Exception as error:
@@ -133,23 +137,30 @@ class Pump:
             unit.bury(event.dead_letter(reason))
         return True
 
-    async def _wait_for_database(self, deliveries: Sequence[Delivery], error: Exception) -> None:
-        """An outage of the database costs no message its tries: everything waits until it is back."""
-        log.warning("the database is out of reach; messages go back to the broker", reason=str(error))
-        for delivery in deliveries:
-            await delivery.put_back(2.0)
-        delay = 0.25
-        while not self._stopping.is_set() and not await self._database_answers():
-            await asyncio.sleep(delay)
-            delay = min(5.0, delay * 2)
-        log.info("the database is back")
+    async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
+        """Hold on to the batch until the database takes it: an outage costs no message its tries.
 
-    async def _database_answers(self) -> bool:
-        try:
-            async with self._outbox.unit_of_work():
-                return True
-        except (DatabaseOutOfReach, SchemaMissing):
-            return False
+        Returns what `_commit` does; None when we are told to stop before the database is back.
+        """
+        log.warning("the database is out of reach; everything waits until it is back", reason=str(error))
+        self._intake.hold()
+        delay = 0.25
+        while not await self._is_stopping_within(delay):
+            for delivery in deliveries:
+                await delivery.still_working()
+            with suppress(DatabaseOutOfReach, SchemaMissing):
+                failed = await self._commit(deliveries)
+                log.info("the database is back")
+                return failed
+            delay = min(5.0, delay * 2)
+        for delivery in deliveries:
+            await delivery.put_back(1.0)
+        return None
+
+    async def _is_stopping_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
 
 def _sort(unit: UnitOfWork, deliveries: Sequence[Delivery]) -> list[Received]:

@@ -107,6 +107,8 @@ class Topology:
             await stream.add_stream(wanted)
             return [f"created stream {name}"]
         drifted = [field for field in DRIFTING if getattr(found, field) != getattr(wanted, field)]
+        if (found.num_replicas or 1) > self._replicas:  # whoever knows less of the cluster takes no copy away
+            drifted.remove("num_replicas")
         if not drifted:
             return []
         await stream.update_stream(replace(found, **{field: getattr(wanted, field) for field in drifted}))

@@ -61,6 +61,8 @@ class UnitOfWork:
     now: datetime
     outgoing: dict[str, Outgoing] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    deferred: set[int] = field(default_factory=set)
+    """`id`s of envelopes that another replica should handle."""
 
     def send(self, subject: str, envelope: Envelope) -> None:
         """Put a message into the outbox. Raises MessageTooLarge when the broker would not take it."""
@@ -71,6 +73,10 @@ class UnitOfWork:
                 "send a reference to the data instead of the data"
             )
         self.outgoing[envelope.message_id] = Outgoing(envelope.message_id, subject, body)
+
+    def defer(self, envelope: Envelope) -> None:
+        """Let the broker deliver the message of this envelope again, to somebody who can handle it."""
+        self.deferred.add(id(envelope))
 
     def bury(self, letter: DeadLetter) -> None:
         """Keep a message that cannot be handled, with the reason, for a person to look at."""

@@ -84,7 +84,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], *, right
         justify: Literal["left", "right"] = "right" if column in set(right) else "left"
         built.add_column(column, justify=justify, overflow="fold", no_wrap=column not in WRAPPED)
     for row in rows:
-        built.add_row(*row)
+        built.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))  # data is not markup
     return built
 
 

@@ -30,7 +30,7 @@ from orchestrator.composition import Client, inlet_of, open_client, open_verifie
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.queries import Queries, SagaView
 from orchestrator.sagas import DEFINITIONS
-from orchestrator.settings import ROLES, Settings, load_settings, write_dev_file
+from orchestrator.settings import ROLES, Settings, load_settings, running_dev, write_dev_file
 from orchestrator.verify import Finding
 from outbox.topology import is_fetching
 
@@ -289,6 +289,8 @@ def _row(one: Outcome) -> tuple[str | Text, ...]:
 
 def _empty(folder: Path) -> None:
     """Remove what an earlier demo has left, and nothing that is not a demo's."""
+    if (pid := running_dev(folder)) is not None:
+        raise Failure(f"saga dev is running in {folder} (process {pid}): stop it first, or name another folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / "demo").exists():
         raise Failure(f"{folder} is not empty and not a demo's: name another folder with --data-dir")
     try:

@@ -38,7 +38,7 @@ def explore(
         console.say(f"not everything was seen: there are more than {states:,} states; lower --attempts or --retries")
     if found.counterexample is None:
         console.say("no promise is broken" if found.exhausted else "no promise is broken as far as was seen")
-        return Exit.OK
+        return Exit.OK if found.exhausted else Exit.ERROR
     console.say(f"broken: {found.counterexample.promise}")
     for number, label in enumerate(found.counterexample.path, 1):
         console.say(f"  {number}. {label}")

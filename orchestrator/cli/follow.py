@@ -55,8 +55,11 @@ class Tail:
         """What has become visible since the last call; at the first call, the last few rows."""
         if self._settled is None:
             self._settled = max(0, await self._queries.last_position() - FIRST_ROWS)
-        lines = await self._queries.log(self._saga_id, after=self._settled)
-        new = [line for line in lines if line.position not in self._told]
+        new: list[LogLine] = []
+        after = self._settled
+        while lines := await self._queries.log(self._saga_id, after=after):
+            new.extend(line for line in lines if line.position not in self._told)
+            after = lines[-1].position
         self._told.update((line.position, line.at) for line in new)
         self._settle()
         return new

@@ -41,9 +41,14 @@ class Reader:
     """Reads ahead in a thread of its own, so that what is there can be taken together, and nothing waits for more."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._queue: queue.Queue[Input | Exception | None] = queue.Queue(1000)
+        self._queue: queue.Queue[Input | Exception | None] = queue.Queue(500)
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
         self._at_end = False
+        self._closed = False
+
+    def close(self) -> None:
+        """Wait for no more: whoever blocks in `take` comes back at once."""
+        self._closed = True
 
     def take(self, at_least: int, at_most: int) -> list[Input]:
         """Blocks until there are `at_least`, or the end; takes up to `at_most` that are there. Empty at the end."""
@@ -51,7 +56,12 @@ class Reader:
         while not self._at_end and len(taken) < at_most:
             if len(taken) >= at_least and self._queue.empty():
                 break
-            match self._queue.get():
+            try:
+                got = self._queue.get(timeout=0.2)
+            except queue.Empty:
+                self._at_end |= self._closed
+                continue
+            match got:
                 case None:
                     self._at_end = True
                 case Exception() as error:

@@ -18,6 +18,7 @@ from orchestrator.composition import build_service
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.logs import configure_logging
 from orchestrator.settings import ROLES, Settings, remove_dev_file, running_dev, write_dev_file
+from outbox.loops import forever
 from outbox.service import Service
 
 log = structlog.get_logger()
@@ -42,7 +43,7 @@ def dev(data_dir: DataDir = None) -> None:
     if (pid := running_dev(settings.data_dir)) is not None:
         raise Failure(f"saga dev is already running in {settings.data_dir} (process {pid}): use it, or stop it first")
     with EmbeddedNats(settings.data_dir / "nats") as nats:
-        settings = settings.model_copy(update={"nats_url": nats.url})
+        settings = settings.model_copy(update={"nats_url": nats.url, "stream_replicas": 1})
         write_dev_file(settings.data_dir, nats.url)
         try:
             asyncio.run(_dev(settings, nats))
@@ -62,11 +63,14 @@ async def _dev(settings: Settings, nats: EmbeddedNats) -> None:
 
 async def _look_after(nats: EmbeddedNats) -> None:
     """Start the embedded broker again when it has died."""
-    while True:
-        await asyncio.sleep(LOOK_AFTER_NATS_EVERY)
+
+    async def look() -> float:
         if not nats.running:
             log.warning("the embedded nats-server has died; starting it again")
             nats.start()  # from this thread: the server dies with the thread that started it
+        return LOOK_AFTER_NATS_EVERY
+
+    await forever("look after NATS", look)
 
 
 def _say_ready(settings: Settings) -> None:

@@ -130,6 +130,7 @@ async def _start_all(client: Client, options: Options, stream: IO[bytes], size: 
     waiting: set[str] = set()
     reader, many = Reader(stream), False
     with ExitStack() as stack:
+        stack.callback(reader.close)
         while batch := await asyncio.to_thread(reader.take, 1 if many else 2, AT_ONCE):
             if not many and len(batch) > 1:
                 many = True

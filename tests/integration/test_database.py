@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import func, insert, make_url, select, text, update
 from sqlalchemy.exc import StatementError
 
+from outbox import database as database_module
 from outbox.database import Database
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.tables import MessagingTables
@@ -22,7 +23,7 @@ from participants.inventory.models import Stock
 from participants.payment.models import Account, Posting
 from tests.support.messaging import DAWN, OpenDatabase, count, messaging, opened, rows_of
 from tests.support.outages import Breakable, be_impatient, breakable_database
-from tests.support.servers import DatabaseUrls, Postgres, SqliteDatabases
+from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases, SqliteDatabases
 from tests.support.waiting import eventually
 
 REPOSITORY = Path(__file__).parents[2]
@@ -68,6 +69,28 @@ def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Breaka
 def posting(number: int, amount: str) -> dict[str, object]:
     names = {"posting_id": f"p-{number}", "entry_id": "e", "account": "ada", "currency": "EUR"}
     return {**names, "amount": Decimal(amount)}
+
+
+async def test_a_frozen_transaction_loses_its_locks(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that is stopped in the middle of a transaction must not hold the others back for ever."""
+    monkeypatch.setitem(database_module.SERVER_SETTINGS, "idle_in_transaction_session_timeout", "500ms")
+    urls = PostgresDatabases(postgres)
+    everyone = select(Account.table).with_for_update()
+    async with opened(urls) as open_one:
+        frozen, healthy = await open_one("payment"), await open_one("payment")
+        async with frozen.transaction() as connection:
+            await connection.execute(insert(Account.table).values(ACCOUNT))
+
+        async def freeze() -> None:
+            async with frozen.transaction() as connection:
+                await connection.execute(everyone)
+                async with healthy.transaction() as other:
+                    assert len((await other.execute(everyone)).all()) == 1
+                await connection.execute(everyone)
+
+        with pytest.raises(DatabaseOutOfReach):
+            await freeze()
+    urls.drop()
 
 
 # --- transactions ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import delete, func, insert, select, text, update
 
 from orchestrator import machine, tables
 from orchestrator.definition import Policy, Saga, reversible, step
@@ -535,6 +535,35 @@ async def test_a_saga_whose_definition_was_changed_without_a_new_version_is_left
     await changed.receive(answer(f"{saga_id}/open-order/do"))
 
     assert (await world.saga(saga_id), await world.outgoing()) == before
+
+
+async def test_a_saga_that_cannot_be_read_holds_back_no_other_timer(
+    world: World, desk: Desk, clock: OwnedClock
+) -> None:
+    [broken, healthy] = [(await desk.start(an_order())).saga_id for _ in range(2)]
+    sagas = tables.sagas
+    await world.execute("orchestrator", update(sagas).where(sagas.c.id == broken).values(state={"no": "state"}))
+    clock.advance(LATE)
+
+    assert await desk.engine.fire_timers() == 2
+    assert (await world.saga(healthy)).steps["open-order"].attempt == 2
+    assert await desk.engine.fire_timers() == 0, "the broken one is out of the way for a while"
+    log = tables.saga_log
+    await world.execute(
+        "orchestrator", delete(sagas).where(sagas.c.id == broken), delete(log).where(log.c.saga_id == broken)
+    )
+
+
+async def test_a_reply_for_a_definition_that_is_not_loaded_is_left_to_another_replica(world: World, desk: Desk) -> None:
+    saga_id = (await desk.start(an_order())).saga_id
+    stranger = world.desk(definitions={"chatty": CHATTY})
+    reply = received(answer(f"{saga_id}/open-order/do"))
+    async with stranger.outbox.unit_of_work() as unit:
+        await stranger.engine.process(unit, [reply])
+    assert unit.deferred == {id(reply.envelope)}
+    async with desk.outbox.unit_of_work() as unit:
+        await desk.engine.process(unit, [reply])
+    assert unit.deferred == set()
 
 
 async def test_sagas_without_a_definition_do_not_keep_others_from_their_timers(world: World, clock: OwnedClock) -> None:

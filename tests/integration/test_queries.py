@@ -282,6 +282,20 @@ async def test_a_tail_tells_every_row_once_also_one_that_becomes_visible_late(
     assert await tail.more() == []
 
 
+async def test_a_tail_goes_on_when_more_happens_at_once_than_a_page_holds(
+    queries: Queries, world: World, clock: OwnedClock
+) -> None:
+    tail = Tail(queries, None)
+    assert await tail.more() == []
+    row = {"revision": 1, "entries": '[{"kind": "completed"}]', "at": clock.now()}
+    rows = [row | {"saga_id": f"S{number}"} for number in range(2500)]
+    for part in range(0, 2500, 500):
+        await world.execute("orchestrator", insert(saga_log).values(rows[part : part + 500]))
+    assert len(await tail.more()) == 2500
+    await world.execute("orchestrator", insert(saga_log).values(rows[0] | {"saga_id": "LAST"}))
+    assert [line.saga_id for line in await tail.more()] == ["LAST"]
+
+
 async def test_a_log_line_goes_to_json_flat(queries: Queries, desk: Desk) -> None:
     saga_id = (await desk.start(an_order())).saga_id
     line = (await queries.log())[1].to_json()
