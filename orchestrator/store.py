@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -61,7 +61,7 @@ class Store:
         """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
         query = (
             select(sagas)
-            .where(sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints))
+            .where(*self._due(fingerprints, now))
             .order_by(sagas.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)
@@ -72,8 +72,7 @@ class Store:
         self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
     ) -> list[str]:
         """The ids of sagas whose timer has fired: nothing is locked, and no state is read."""
-        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
-        query = select(sagas.c.id).where(*due).order_by(sagas.c.due_at).limit(limit)
+        query = select(sagas.c.id).where(*self._due(fingerprints, now)).order_by(sagas.c.due_at).limit(limit)
         return list((await connection.execute(query)).scalars())
 
     async def postpone(self, connection: AsyncConnection, saga_id: str, until: datetime) -> None:
@@ -82,9 +81,8 @@ class Store:
 
     async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
-        due = sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
         async with self._database.reading() as connection:
-            return (await connection.execute(select(sagas.c.id).where(*due).limit(1))).first() is not None
+            return bool(await self.due_ids(connection, fingerprints, now, 1))
 
     async def find_by_key(
         self, connection: AsyncConnection, keys: Iterable[tuple[str, str]]
@@ -107,6 +105,9 @@ class Store:
         if changed:
             await self._update(connection, changed)
         await self._append(connection, changes)
+
+    def _due(self, fingerprints: Iterable[str], now: datetime) -> tuple[ColumnElement[bool], ...]:
+        return sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
 
     async def _update(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
         statement = (

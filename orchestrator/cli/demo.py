@@ -30,7 +30,7 @@ from orchestrator.composition import Client, inlet_of, open_client, open_verifie
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.queries import Queries, SagaView
 from orchestrator.sagas import DEFINITIONS
-from orchestrator.settings import ROLES, Settings, load_settings, running_dev, write_dev_file
+from orchestrator.settings import ROLES, Settings, load_settings, remove_dev_file, running_dev, write_dev_file
 from orchestrator.verify import Finding
 from outbox.topology import is_fetching
 
@@ -211,7 +211,7 @@ def demo(
         _own_databases_only(settings)
         write_dev_file(data_dir, nats.url)
         outcomes, findings, sagas = asyncio.run(_demo(settings, quiet=json))
-    (data_dir / "dev.json").unlink(missing_ok=True)
+    remove_dev_file(data_dir)
     _show(data_dir, outcomes, findings, sagas, json)
     return Exit.OK if all(one.ok for one in outcomes) and not findings else Exit.ERROR
 

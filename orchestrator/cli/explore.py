@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.exits import Exit, Failure
-from orchestrator.cli.options import Json
+from orchestrator.cli.exits import Exit
+from orchestrator.cli.options import Json, definition_of
 from orchestrator.explorer import Bounds, Explorer
-from orchestrator.sagas import DEFINITIONS
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +24,9 @@ def explore(
     json: Json = False,
 ) -> int:
     """Try every order of answers, refusals, losses, delays, timeouts and retries, and look for a broken promise."""
-    if saga not in DEFINITIONS:
-        raise Failure(f"there is no saga {saga!r}: there is {', '.join(DEFINITIONS)}", Exit.NOT_FOUND)
+    definition = definition_of(saga)
     with console.err().status(f"exploring {saga}"):
-        found = Explorer(DEFINITIONS[saga], Bounds(attempts, retries, states)).explore()
+        found = Explorer(definition, Bounds(attempts, retries, states)).explore()
     if json:
         console.print_json(asdict(found))
     else:

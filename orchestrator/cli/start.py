@@ -16,7 +16,7 @@ from orchestrator.cli.console import out, print_json, progress, say
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.follow import follow_sagas, wait_for
 from orchestrator.cli.intake import Input, Reader
-from orchestrator.cli.options import DataDir, Json, settings_of
+from orchestrator.cli.options import DataDir, Json, definition_of, settings_of
 from orchestrator.composition import Client, open_client
 from orchestrator.engine import BadInput, StartRequest, StartResult
 from orchestrator.queries import Queries
@@ -86,8 +86,7 @@ def start(
     json: Json = False,
 ) -> int:
     """Begin one saga, or as many as a file holds."""
-    if saga not in DEFINITIONS:
-        raise Failure(f"there is no saga {saga!r}: there is {', '.join(DEFINITIONS)}", Exit.NOT_FOUND)
+    definition_of(saga)
     if key is not None and key_field is not None:
         raise Failure("give --key or --key-field, not both", Exit.USAGE)
     options = Options(saga, key, key_field, wait or follow, follow, timeout, json)
@@ -182,8 +181,6 @@ def _prepare(client: Client, options: Options, one: Input) -> StartRequest | str
         key = one.data.get(options.key_field)
         if not isinstance(key, str) or not key:
             return f"{options.key_field}: is to be the key, so it must be a text that is not empty"
-    if key is not None and len(key) > 200:
-        return "the key is longer than 200 characters"
     try:
         return client.engine.request(options.definition, one.data, key)
     except BadInput as error:
