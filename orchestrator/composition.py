@@ -1,5 +1,6 @@
 """The composition root: the one place where everything is wired together, and the only one that knows every part."""
 
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Final
 
 from orchestrator import tables
 from orchestrator.engine import Engine, run_timers
-from orchestrator.sagas import DEFINITIONS
+from orchestrator.queries import Queries
+from orchestrator.registry import Definitions
 from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
 from outbox.broker import Broker
@@ -35,6 +37,14 @@ from participants.runtime import Participant
 from participants.runtime.processor import CommandProcessor
 
 PARTICIPANTS: Final = {module.participant.name: module.participant for module in (order, inventory, payment)}
+
+
+def load_definitions(settings: Settings) -> Definitions:
+    """The sagas that this process runs. Raises InvalidDefinition."""
+    here = str(Path.cwd())  # the module of somebody's own sagas need not be installed
+    if here not in sys.path:
+        sys.path.append(here)
+    return Definitions.of_modules(name.strip() for name in settings.definitions.split(",") if name.strip())
 
 
 def open_database(settings: Settings, role: str, *, must_exist: bool = True) -> Database:
@@ -66,7 +76,7 @@ def build_service(
     """A role that is ready to run."""
     outbox = _outbox(settings, role, open_database(settings, role), clock, faults)
     if role == "orchestrator":
-        engine = Engine(DEFINITIONS, outbox, clock=outbox.clock)
+        engine = Engine(load_definitions(settings), outbox, clock=outbox.clock)
         return Service(
             role,
             url=settings.nats_url,
@@ -92,6 +102,8 @@ class Client:
     """An engine for a command that comes and goes: it writes like a replica, and publishes what it wrote if it can."""
 
     engine: Engine
+    definitions: Definitions
+    queries: Queries
     database: Database
     relay: Relay
     broker: Broker
@@ -111,11 +123,23 @@ async def open_client(settings: Settings, *, clock: Clock | None = None) -> Asyn
     broker = Broker(settings.nats_url, name="amends-cli")
     try:
         await outbox.clock.sync(database)
-        engine = Engine(DEFINITIONS, outbox, clock=outbox.clock)
+        definitions = load_definitions(settings)
+        engine = Engine(definitions, outbox, clock=outbox.clock)
         topology = Topology(None, replicas=settings.stream_replicas)
-        yield Client(engine, database, Relay(outbox, broker), broker, topology)
+        queries = Queries(database, definitions)
+        yield Client(engine, definitions, queries, database, Relay(outbox, broker), broker, topology)
     finally:
         await broker.close()
+        await database.close()
+
+
+@asynccontextmanager
+async def open_queries(settings: Settings) -> AsyncIterator[Queries]:
+    """The reading side, for a command that comes and goes."""
+    database = open_database(settings, "orchestrator")
+    try:
+        yield Queries(database, load_definitions(settings))
+    finally:
         await database.close()
 
 
@@ -133,7 +157,7 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
             PaymentAuditor(databases["payment"]),
         )
         books: Sequence[Books] = [Books(role, databases[role], messaging_of(role)) for role in roles]
-        yield Verifier(databases["orchestrator"], DEFINITIONS, auditors, books)
+        yield Verifier(databases["orchestrator"], load_definitions(settings), auditors, books)
 
 
 class SeedRefused(Exception):

@@ -3,47 +3,63 @@
 The three fields of `Saga` are the theory (Garcia-Molina & Salem, "Sagas", 1987; Mehrotra et al., "A transaction
 model for multidatabase systems", 1992): *reversible* (compensatable) steps can be undone, the *pivot* is the point
 of no return, *retriable* steps come after it and must go through in the end. What the theory forbids does not
-type-check: `reversible` wants steps made by `reversible()`, the pivot and what follows want `step()`. What the type
-checker cannot see is refused at construction with a sentence that says what to change.
+type-check (the words are in `steps`). What the type checker cannot see is refused at construction with a sentence
+that says what to change.
 """
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Final, Generic, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict
+from orchestrator.reads import reads, supplied_fields, supplies
+from orchestrator.steps import (
+    MUST_SUCCEED,
+    Action,
+    After,
+    Before,
+    Child,
+    Delay,
+    IfUnknown,
+    InvalidDefinition,
+    Otherwise,
+    Parallel,
+    Policy,
+    Reversible,
+    SagaData,
+    SagaEnded,
+    Signal,
+    StartSaga,
+    Step,
+    UndoSaga,
+    Wait,
+    child,
+    delay,
+    parallel,
+    reversible,
+    reversible_each,
+    step,
+    step_each,
+    supplied,
+    wait_for,
+)
+from outbox.contracts import Command, Message, kebab_case
 
-from outbox.contracts import Command, Reply, kebab_case
-
-
-class SagaData(BaseModel):
-    """What a saga knows: its input, and what replies have added.
-
-    `saga_id` is minted when the saga is accepted. Ids for the participants are built from it and never from a
-    reply: after a timeout there is no reply, and the undo must still name what it undoes.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    saga_id: str = ""
-
+__all__ = [
+    "MUST_SUCCEED", "Action", "InvalidDefinition", "Kind", "Policy", "Rate", "Saga", "SagaData", "SagaEnded", "Signal",
+    "StepSpec", "child", "delay", "parallel", "reversible", "reversible_each", "step", "step_each", "supplied",
+    "wait_for",
+]  # fmt: skip
 
 D = TypeVar("D", bound=SagaData)
-D_contra = TypeVar("D_contra", bound=SagaData, contravariant=True)
-R = TypeVar("R", bound=Reply)
-S = TypeVar("S")
-S_co = TypeVar("S_co", covariant=True)
 
-
-class InvalidDefinition(Exception):
-    """A saga that the theory does not allow, or that cannot be read as data. Says what to change."""
+LONGEST_NAME: Final = 60
+"""Characters of a saga's or a step's name, so that every id that is made of them fits its column."""
 
 
 class Kind(StrEnum):
@@ -55,211 +71,361 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """How long to wait for an answer, and how often to ask again.
+class Rate:
+    """At most `count` sagas begin in every stretch of `per`, evenly spread."""
 
-    The wait after the n-th asking is `timeout * factor ** (n - 1)`, at most `cap`, give or take `jitter`
-    (a fraction). `attempts` counts all askings; None asks for ever.
-    """
-
-    timeout: timedelta = timedelta(seconds=5)
-    attempts: int | None = 6
-    factor: float = 2.0
-    cap: timedelta = timedelta(seconds=60)
-    jitter: float = 0.1
+    count: int
+    per: timedelta = timedelta(seconds=1)
 
     def __post_init__(self) -> None:
-        if self.timeout <= timedelta(0) or self.cap < self.timeout:
-            raise InvalidDefinition(f"a policy needs 0 < timeout <= cap, not timeout={self.timeout}, cap={self.cap}")
-        if (self.attempts is not None and self.attempts < 1) or self.factor < 1 or not 0 <= self.jitter < 1:
-            raise InvalidDefinition("a policy needs attempts >= 1, factor >= 1 and 0 <= jitter < 1")
+        if self.count < 1 or self.per <= timedelta(0):
+            raise InvalidDefinition(f"a rate needs count >= 1 and per > 0, not {self.count} per {self.per}")
 
-    def wait(self, tries: int, seed: str) -> timedelta:
-        """How long to wait after the asking number `tries` (from 1). The jitter comes from `seed`, not from chance."""
-        try:
-            growth = self.factor ** (tries - 1)
-        except OverflowError:
-            growth = math.inf
-        seconds = min(self.cap.total_seconds(), self.timeout.total_seconds() * growth)
-        chance = int.from_bytes(sha256(f"{seed}:{tries}".encode()).digest()[:4]) / 2**32
-        return timedelta(seconds=seconds * (1 + self.jitter * (2 * chance - 1)))
-
-    def is_spent(self, tries: int) -> bool:
-        """Whether a step that was asked `tries` times is not asked again."""
-        return self.attempts is not None and tries >= self.attempts
-
-
-MUST_SUCCEED = Policy(attempts=12)
-"""For what may not be given up lightly: the pivot, retriable steps and undos."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reversible(Generic[D_contra]):
-    """A step before the pivot, with its undo. Make it with `reversible()`."""
-
-    do: Callable[[D_contra], Command[Any]]
-    undo: Callable[[D_contra], Command[Any]]
-    then: Callable[[D_contra, Any], SagaData] | None
-    policy: Policy
-    undo_policy: Policy
-
-
-@dataclass(frozen=True, slots=True)
-class Step(Generic[D_contra]):
-    """The pivot, or a step after it. Make it with `step()`."""
-
-    do: Callable[[D_contra], Command[Any]]
-    then: Callable[[D_contra, Any], SagaData] | None
-    policy: Policy
-
-
-@dataclass(frozen=True, slots=True)
-class Parallel(Generic[S_co]):
-    """Steps that are asked together. Make it with `parallel()`."""
-
-    steps: tuple[S_co, ...]
-
-
-def reversible(
-    do: Callable[[D], Command[R]],
-    *,
-    undo: Callable[[D], Command[Any]],
-    then: Callable[[D, R], D] | None = None,
-    policy: Policy = Policy(),
-    undo_policy: Policy = MUST_SUCCEED,
-) -> Reversible[D]:
-    """A step that can be undone. `then` takes what the saga wants to keep out of the reply."""
-    return Reversible(do, undo, then, policy, undo_policy)
-
-
-def step(
-    do: Callable[[D], Command[R]],
-    *,
-    then: Callable[[D, R], D] | None = None,
-    policy: Policy = MUST_SUCCEED,
-) -> Step[D]:
-    """The pivot or a retriable step: it is never undone by guess, but asked again until it answers."""
-    return Step(do, then, policy)
-
-
-def parallel(*steps: S) -> Parallel[S]:
-    """Ask these steps together, and go on when all of them are done."""
-    return Parallel(steps)
+    @property
+    def spacing(self) -> timedelta:
+        """From one beginning to the next."""
+        return self.per / self.count
 
 
 @dataclass(frozen=True, slots=True)
 class StepSpec:
-    """One step as the machine sees it: named, placed, and checked."""
+    """One step as the machine sees it: named, placed, and checked.
+
+    With `items` it stands for one instance per item: `name[0]`, `name[1]`, …; its functions then take the item too.
+    `command` is None for what sends none: a wait (which has a `signal`) and a delay (which is `lasting`).
+    """
 
     name: str
     kind: Kind
     stage: int
-    do: Callable[[Any], Command[Any]]
-    undo: Callable[[Any], Command[Any]] | None
-    then: Callable[[Any, Any], SagaData] | None
-    policy: Policy
-    undo_policy: Policy
-    command: type[Command[Any]]
-    undo_command: type[Command[Any]] | None
+    action: Action = Action.COMMAND
+    do: Callable[..., Command[Any]] | None = None
+    undo: Callable[..., Command[Any]] | None = None
+    then: Callable[[Any, Any], SagaData] | None = None
+    when: Callable[[Any], bool] | None = None
+    items: Callable[[Any], Sequence[Any]] | None = None
+    limit: int | None = None
+    policy: Policy = MUST_SUCCEED
+    undo_policy: Policy = MUST_SUCCEED
+    if_unknown: IfUnknown = "undo"
+    command: type[Command[Any]] | None = None
+    undo_command: type[Command[Any]] | None = None
+    signal: type[Signal] | None = None
+    timeout: timedelta | None = None
+    otherwise: Otherwise = "stick"
+    lasting: Callable[[Any], timedelta] | None = None
+    child: "Saga[Any] | None" = None
+
+    @property
+    def participant(self) -> str:
+        """Who carries the step out; empty for a wait or a delay."""
+        return self.command.participant if self.command else ""
+
+    @property
+    def answer(self) -> type[Message] | None:
+        """What the data of an answer must be."""
+        return self.signal or (self.command.reply if self.command else None)
+
+    @property
+    def functions(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """(`do`, function) and so on: the definition's own functions that read its data, `then` excepted."""
+        found = {"do": self.do, "undo": self.undo, "when": self.when, "items": self.items, "lasting": self.lasting}
+        return ((name, function) for name, function in found.items() if function is not None)
+
+
+def base_name(instance: str) -> str:
+    """The name in the definition of a step's instance: `book-room[2]` -> `book-room`."""
+    return instance.partition("[")[0]
+
+
+def item_index(instance: str) -> int | None:
+    """Which item an instance is for: `book-room[2]` -> 2; None for a step that is only one."""
+    _, bracket, rest = instance.partition("[")
+    return int(rest.removesuffix("]")) if bracket else None
 
 
 @dataclass(frozen=True)
 class Saga(Generic[D]):
-    """A saga definition. Raises InvalidDefinition at construction."""
+    """A saga definition. Raises InvalidDefinition at construction.
+
+    A saga whose `pivot` is None has no point of no return: it can be undone as a whole, even after it has completed, by
+    the saga whose child it is. `deadline` counts from the beginning; when it passes before the pivot was asked
+    the saga turns back. Beyond `max_in_flight` or `rate` a saga is accepted and waits; those with the
+    highest `priority` (a number, or a function of the data) begin first. `labels` are what it can be found by.
+    `queries` are functions of the data that `saga query` answers with.
+    """
 
     name: str
     data: type[D]
-    reversible: Sequence[Reversible[D] | Parallel[Reversible[D]]]
-    pivot: Step[D]
-    retriable: Sequence[Step[D] | Parallel[Step[D]]] = ()
+    reversible: Sequence[Before[D] | Parallel[Before[D]]]
+    pivot: Step[D] | Child[D] | None
+    retriable: Sequence[After[D] | Parallel[After[D]]] = ()
     version: int = 1
+    deadline: timedelta | None = None
+    max_in_flight: int | None = None
+    rate: Rate | None = None
+    priority: int | Callable[[D], int] = 0
+    labels: Callable[[D], Mapping[str, str]] | None = None
+    queries: Sequence[Callable[[D], Any]] = ()
     stages: tuple[tuple[StepSpec, ...], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", self.name):
-            raise InvalidDefinition(f"saga name {self.name!r}: use lower-case words joined by hyphens")
-        object.__setattr__(self, "stages", tuple(self._stages()))
-        if len(self.steps) != sum(len(stage) for stage in self.stages):
+        if not re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", self.name) or len(self.name) > LONGEST_NAME:
             raise InvalidDefinition(
-                f"saga {self.name}: two steps have the same name; a step is named after its function, so rename one"
+                f"saga name {self.name!r}: use lower-case words joined by hyphens, at most {LONGEST_NAME} characters"
             )
+        if self.max_in_flight is not None and self.max_in_flight < 1:
+            raise InvalidDefinition(f"saga {self.name}: max_in_flight is {self.max_in_flight}; at least 1 may run")
+        if self.pivot is None and self.retriable:
+            raise self._wrong("has retriable steps and no pivot; what comes after no point of no return is reversible")
+        object.__setattr__(self, "stages", tuple(self._stages()))
+        if not self.stages:
+            raise self._wrong("has no steps; give it one")
+        if len(self.steps) != sum(len(stage) for stage in self.stages):
+            raise self._wrong("two steps have the same name; a step is named after its function, so rename one")
+        self._check_times()
+        self._check_data()
 
     @cached_property
     def steps(self) -> dict[str, StepSpec]:
         """Every step by name, in the order of the stages."""
         return {spec.name: spec for stage in self.stages for spec in stage}
 
+    def spec_of(self, instance: str) -> StepSpec:
+        """The step that an instance is one of. Raises KeyError."""
+        return self.steps[base_name(instance)]
+
+    @cached_property
+    def pivot_name(self) -> str | None:
+        """The name of the pivot, if there is one."""
+        return next((spec.name for spec in self.steps.values() if spec.kind is Kind.PIVOT), None)
+
     @cached_property
     def participants(self) -> frozenset[str]:
         """Who takes part."""
-        return frozenset(spec.command.participant for spec in self.steps.values())
+        return frozenset(spec.participant for spec in self.steps.values() if spec.participant)
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether a saga of this kind may have to wait before it begins."""
+        return self.max_in_flight is not None or self.rate is not None
 
     @cached_property
     def fingerprint(self) -> str:
         """Changes when the structure does: names, kinds, order, commands. Twelve hexadecimal digits."""
-        structure = [
-            [
-                [
-                    spec.name,
-                    spec.kind,
-                    spec.command.type,
-                    spec.undo_command.type if spec.undo_command else None,
-                ]
-                for spec in stage
-            ]
-            for stage in self.stages
-        ]
+        structure = [[_structure(spec) for spec in stage] for stage in self.stages]
         return sha256(json.dumps([self.name, self.version, structure]).encode()).hexdigest()[:12]
+
+    # --- from what was written to what the machine sees ------------------------------------------------------------
 
     def _stages(self) -> Iterator[tuple[StepSpec, ...]]:
         number = 0
-        parts = (
+        parts: tuple[tuple[Kind, Sequence[Any]], ...] = (
             (Kind.REVERSIBLE, self.reversible),
-            (Kind.PIVOT, (self.pivot,)),
+            (Kind.PIVOT, () if self.pivot is None else (self.pivot,)),
             (Kind.RETRIABLE, self.retriable),
         )
         for kind, part in parts:
             for item in part:
                 if kind is Kind.PIVOT and isinstance(item, Parallel):
-                    raise InvalidDefinition(
-                        f"saga {self.name}: the pivot is one step, for there is one point of no return; "
+                    raise self._wrong(
+                        "the pivot is one step, for there is one point of no return; "
                         "make one of the parallel steps reversible or retriable"
                     )
                 steps = item.steps if isinstance(item, Parallel) else (item,)
                 if not steps:
-                    raise InvalidDefinition(f"saga {self.name}: a parallel group is empty; give it steps or remove it")
+                    raise self._wrong("a parallel group is empty; give it steps or remove it")
                 yield tuple(self._spec(one, kind, number) for one in steps)
                 number += 1
 
-    def _spec(self, one: Reversible[D] | Step[D], kind: Kind, stage: int) -> StepSpec:
-        wanted = Reversible if kind is Kind.REVERSIBLE else Step
-        name = kebab_case(getattr(getattr(one, "do", None), "__name__", "?"))
-        if not isinstance(one, wanted):
-            remedy = "give it an undo with reversible(…, undo=…)" if wanted is Reversible else "make it with step(…)"
-            raise InvalidDefinition(f"saga {self.name}: step {name} cannot stand in `{kind}`; {remedy}")
-        undo = one.undo if isinstance(one, Reversible) else None
+    def _spec(self, one: Any, kind: Kind, stage: int) -> StepSpec:
+        match one:
+            case Reversible() if kind is Kind.REVERSIBLE:
+                spec = self._reversible(one, stage)
+            case Step() if kind is not Kind.REVERSIBLE:
+                spec = self._step(one, kind, stage)
+            case Child():
+                spec = self._child(one, kind, stage)
+            case Wait() if kind is not Kind.PIVOT:
+                spec = self._wait(one, kind, stage)
+            case Delay() if kind is not Kind.PIVOT:
+                lasting = one.lasting if callable(one.lasting) else _always(one.lasting)
+                spec = StepSpec(one.name, kind, stage, Action.DELAY, lasting=lasting, when=one.when)
+            case _:
+                remedy = "give it an undo with reversible(…, undo=…)" if kind is Kind.REVERSIBLE else "use step(…)"
+                name = kebab_case(getattr(getattr(one, "do", None), "__name__", type(one).__name__))
+                raise self._wrong(f"step {name} cannot stand in `{kind}`; {remedy}")
+        if len(spec.name) > LONGEST_NAME:
+            raise self._wrong(f"the name of step {spec.name} has more than {LONGEST_NAME} characters; shorten it")
+        if spec.limit is not None and spec.limit < 1:
+            raise self._wrong(f"the limit of step {spec.name} is {spec.limit}; at least 1 may be asked at a time")
+        return spec
+
+    def _reversible(self, one: Reversible[D], stage: int) -> StepSpec:
+        return StepSpec(
+            name=kebab_case(_name(one.do)),
+            kind=Kind.REVERSIBLE,
+            stage=stage,
+            do=one.do,
+            undo=one.undo,
+            then=one.then,
+            when=one.when,
+            items=one.items,
+            limit=one.limit,
+            policy=one.policy,
+            undo_policy=one.undo_policy,
+            if_unknown=one.if_unknown,
+            command=self._command_of(one.do),
+            undo_command=self._command_of(one.undo),
+        )
+
+    def _step(self, one: Step[D], kind: Kind, stage: int) -> StepSpec:
+        if kind is Kind.PIVOT and (one.items is not None or one.when is not None):
+            raise self._wrong("the pivot is one step, and never skipped; give it neither items nor `when`")
+        return StepSpec(
+            name=kebab_case(_name(one.do)),
+            kind=kind,
+            stage=stage,
+            do=one.do,
+            then=one.then,
+            when=one.when,
+            items=one.items,
+            limit=one.limit,
+            policy=one.policy,
+            command=self._command_of(one.do),
+        )
+
+    def _child(self, one: Child[D], kind: Kind, stage: int) -> StepSpec:
+        if kind is Kind.REVERSIBLE and one.saga.pivot is not None:
+            raise self._wrong(
+                f"its child {one.saga.name} has a pivot, so it cannot be undone as a whole; "
+                "put it at the pivot or after it, or take its pivot away (pivot=None)"
+            )
+        if kind is Kind.PIVOT and one.when is not None:
+            raise self._wrong("the pivot is never skipped; give it no `when`")
+        undo = _undo_child(one) if kind is Kind.REVERSIBLE else None
+        return StepSpec(
+            name=one.saga.name,
+            kind=kind,
+            stage=stage,
+            do=_start_child(one),
+            undo=undo,
+            then=one.then,
+            when=one.when,
+            policy=one.policy,
+            undo_policy=one.undo_policy,
+            command=StartSaga,
+            undo_command=None if undo is None else UndoSaga,
+            child=one.saga,
+        )
+
+    def _wait(self, one: Wait[D], kind: Kind, stage: int) -> StepSpec:
+        name = one.signal.type
+        if kind is Kind.RETRIABLE and one.otherwise == "refuse":
+            raise self._wrong(
+                f"step {name} comes after the pivot, where nothing turns back: `otherwise` is proceed or stick"
+            )
+        if one.timeout is None and one.otherwise is not None:
+            raise self._wrong(f"step {name} says what to do otherwise, and waits for ever; give it a timeout")
+        if one.timeout is not None and one.timeout <= timedelta(0):
+            raise self._wrong(f"the timeout of step {name} is {one.timeout}; it must be more than nothing")
         return StepSpec(
             name=name,
             kind=kind,
             stage=stage,
-            do=one.do,
-            undo=undo,
+            action=Action.WAIT,
             then=one.then,
-            policy=one.policy,
-            undo_policy=one.undo_policy if isinstance(one, Reversible) else MUST_SUCCEED,
-            command=self._command_of(one.do),
-            undo_command=self._command_of(one.undo) if isinstance(one, Reversible) else None,
+            when=one.when,
+            signal=one.signal,
+            timeout=one.timeout,
+            otherwise=one.otherwise or ("refuse" if kind is Kind.REVERSIBLE else "stick"),
         )
 
-    def _command_of(self, build: Callable[[D], Command[Any]]) -> type[Command[Any]]:
-        name = getattr(build, "__name__", repr(build))
+    def _command_of(self, build: Callable[..., Command[Any]]) -> type[Command[Any]]:
+        name = _name(build)
         try:
             returned = get_type_hints(build).get("return")
         except (NameError, AttributeError, TypeError) as error:
-            raise InvalidDefinition(f"saga {self.name}: the annotations of {name} cannot be read: {error}") from error
+            raise self._wrong(f"the annotations of {name} cannot be read: {error}") from error
         if not (isinstance(returned, type) and issubclass(returned, Command) and hasattr(returned, "participant")):
-            raise InvalidDefinition(
-                f"saga {self.name}: {name} must be annotated with the command type that it returns, "
+            raise self._wrong(
+                f"{name} must be annotated with the command type that it returns, "
                 f"as in `def {name}(data: {self.data.__name__}) -> SomeCommand`"
             )
         return returned
+
+    # --- what the type checker cannot see --------------------------------------------------------------------------
+
+    def _check_times(self) -> None:
+        if self.deadline is None:
+            return
+        if self.deadline <= timedelta(0):
+            raise self._wrong(f"its deadline is {self.deadline}; it must be more than nothing")
+        for spec in self.steps.values():
+            timeout = spec.timeout if spec.action is Action.WAIT else spec.policy.timeout
+            counts = spec.kind is not Kind.RETRIABLE and spec.action is not Action.DELAY
+            if counts and timeout is not None and timeout > self.deadline and spec.child is None:
+                raise self._wrong(
+                    f"step {spec.name} waits {timeout} for an answer, and the deadline of the whole saga is "
+                    f"{self.deadline}; shorten the one or lengthen the other"
+                )
+
+    def _check_data(self) -> None:
+        """A step may read a supplied field only when an earlier stage supplies it."""
+        missing = set(supplied_fields(self.data))
+        for stage in self.stages:
+            for spec in stage:
+                self._check_reads(spec, missing)
+            missing -= _supplied_by(stage, missing)
+
+    def _check_reads(self, spec: StepSpec, missing: Iterable[str]) -> None:
+        for part, function in spec.functions:
+            if part == "undo":
+                continue  # see lint: it may be written so that it does without
+            for name in sorted((reads(function, self.data) or frozenset()) & set(missing)):
+                raise self._wrong(
+                    f"the `{part}` of step {spec.name} reads `{name}`, and no step before it supplies that; "
+                    f"give an earlier step a `then` that sets `{name}`, or make it a field of the input"
+                )
+
+    def _wrong(self, problem: str) -> InvalidDefinition:
+        return InvalidDefinition(f"saga {self.name}: {problem}")
+
+
+def _supplied_by(stage: Sequence[StepSpec], missing: set[str]) -> set[str]:
+    found: set[str] = set()
+    for then in (spec.then for spec in stage if spec.then is not None):
+        known = supplies(then)
+        found |= missing if known is None else known
+    return found
+
+
+def _structure(spec: StepSpec) -> list[Any]:
+    commands = [command.type if command else None for command in (spec.command, spec.undo_command)]
+    plain = [spec.name, spec.kind, *commands]
+    special = [
+        spec.action.value if spec.action is not Action.COMMAND else None,
+        "each" if spec.items else None,
+        "when" if spec.when else None,
+    ]
+    return plain + ([special] if any(special) else [])
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", "?")
+
+
+def _always(lasting: timedelta) -> Callable[[Any], timedelta]:
+    return lambda _data: lasting
+
+
+def _start_child(one: Child[Any]) -> Callable[[Any], StartSaga]:
+    return lambda data: StartSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+
+
+def _undo_child(one: Child[Any]) -> Callable[[Any], UndoSaga]:
+    return lambda data: UndoSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+
+
+def _input(data: SagaData) -> dict[str, Any]:
+    return data.model_dump(mode="json", exclude={"saga_id"} | supplied_fields(type(data)))

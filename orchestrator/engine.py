@@ -24,18 +24,9 @@ from ulid import ULID
 from orchestrator import machine
 from orchestrator.definition import Saga as Definition
 from orchestrator.definition import SagaData
-from orchestrator.model import (
-    Answered,
-    Compensated,
-    CompensationStarted,
-    Completed,
-    Event,
-    Retried,
-    Saga,
-    Started,
-    Stuck,
-    TimedOut,
-)
+from orchestrator.entries import Compensated, CompensationStarted, Completed, Started, Stuck
+from orchestrator.events import Answered, Event, Retried, TimedOut
+from orchestrator.model import Saga
 from orchestrator.store import Change, LostRace, Store, Stored
 from outbox.clock import Clock
 from outbox.envelope import Envelope

@@ -28,7 +28,8 @@ from typing import Any, Final
 
 from orchestrator import machine
 from orchestrator.definition import Kind, Policy, Saga, SagaData, StepSpec
-from orchestrator.model import ENDED, Answered, Event, Phase, Retried, StepStatus, TimedOut, command_id
+from orchestrator.events import Answered, Event, Retried, TimedOut
+from orchestrator.model import ENDED, Phase, StepStatus, command_id
 from orchestrator.model import Saga as State
 from outbox.contracts import Command, Reply
 

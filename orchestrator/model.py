@@ -1,21 +1,20 @@
-"""The words of the state machine: the state of a saga, what happens to it, and what its log says. No I/O.
+"""The state of a saga: an immutable value that goes to JSON and back unchanged. No I/O.
 
-`machine` is the grammar. Everything here is an immutable value that goes to JSON and back unchanged.
+What happens to a saga is in `events`, what its log says in `entries`; `machine` is the grammar.
 """
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, TypeAdapter
-
-# --- the state of a saga -----------------------------------------------------------------------------------------
+from pydantic import TypeAdapter
 
 
 class Phase(StrEnum):
     """Which way a saga is going, or how it ended."""
 
+    WAITING = "waiting"
     RUNNING = "running"
     COMPENSATING = "compensating"
     COMPLETED = "completed"
@@ -36,6 +35,7 @@ class StepStatus(StrEnum):
     UNDOING = "undoing"
     UNDO_REFUSED = "undo-refused"
     UNDONE = "undone"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class StepState:
     """One step of one saga.
 
     `attempt` counts every asking in the present direction, `tries` those under the present policy (a person's retry
-    starts it anew), `round` the command ids. `stuck` is why nothing more happens by itself.
+    starts it anew), `round` the command ids. `stuck` is why nothing more happens by itself, `by_hand` that a person has
+    answered for it, `refusal` why a participant last said no.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -52,6 +53,25 @@ class StepState:
     tries: int = 0
     due_at: datetime | None = None
     stuck: str | None = None
+    by_hand: bool = False
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who wants to be told how a saga ends: the command that asked for it, and the subject for the answer."""
+
+    command_id: str
+    replyto: str
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A signal that has come before its turn."""
+
+    outcome: Literal["done", "refused"]
+    data: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,13 @@ class Saga:
     steps: dict[str, StepState]
     phase: Phase = Phase.RUNNING
     failure: str | None = None
+    begins_at: datetime | None = None
+    deadline_at: datetime | None = None
+    paused: str | None = None
+    signals: dict[str, Received] = field(default_factory=dict)
+    caller: Caller | None = None
+    undoer: Caller | None = None
+    fork_of: str | None = None
 
     @property
     def stuck(self) -> str | None:
@@ -74,13 +101,19 @@ class Saga:
 
     @property
     def status(self) -> str:
-        """`running`, `compensating`, `completed`, `compensated` or `stuck`."""
-        return "stuck" if self.stuck else self.phase.value
+        """`waiting`, `running`, `compensating`, `completed`, `compensated`, `stuck` or `paused`."""
+        if self.phase in ENDED:
+            return self.phase.value
+        return "paused" if self.paused else "stuck" if self.stuck else self.phase.value
 
     @property
     def due_at(self) -> datetime | None:
-        """When the next timer fires."""
+        """When the next timer fires. A paused saga has none; when one that waits may begin is not a timer."""
+        if self.paused or self.phase is Phase.WAITING:
+            return None
         due = [step.due_at for step in self.steps.values() if step.due_at is not None]
+        if self.deadline_at is not None and self.phase is Phase.RUNNING:
+            due.append(self.deadline_at)
         return min(due, default=None)
 
     def command_id(self, step: str) -> str:
@@ -98,181 +131,6 @@ def command_id(saga_id: str, step: str, direction: Direction, round: int = 1) ->
     base = f"{saga_id}/{step}/{direction}"
     return base if round == 1 else f"{base}/{round}"
 
-
-# --- what happens to a saga ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """A participant has answered a command. `data` is the reply's data, or `{"code", "reason"}` of a refusal."""
-
-    command_id: str
-    outcome: Literal["done", "refused"]
-    data: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class TimedOut:
-    """The wait for an answer to one attempt of a command is over."""
-
-    command_id: str
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """A person wants what is stuck to be tried again."""
-
-    by: str
-    reason: str
-
-
-Event = Answered | TimedOut | Retried
-
-# --- what is written in the log --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The saga was accepted."""
-
-    definition: str
-    version: int
-    fingerprint: str
-    data: dict[str, Any]
-    steps: list[str]
-    kind: Literal["started"] = "started"
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A step's command was sent."""
-
-    step: str
-    round: int
-    attempt: int
-    tries: int
-    due_at: datetime
-    kind: Literal["asked"] = "asked"
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A step is done. `data` is what the saga knows from now on; None when the reply added nothing."""
-
-    step: str
-    data: dict[str, Any] | None = None
-    kind: Literal["done"] = "done"
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedStep:
-    """A step was refused. `due_at` is when it is asked again, where it must succeed."""
-
-    step: str
-    code: str
-    reason: str
-    due_at: datetime | None = None
-    kind: Literal["refused"] = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """A reversible step stayed without an answer until its policy was spent."""
-
-    step: str
-    kind: Literal["given-up"] = "given-up"
-
-
-@dataclass(frozen=True, slots=True)
-class UndoAsked:
-    """A step's undo was sent."""
-
-    step: str
-    round: int
-    attempt: int
-    tries: int
-    due_at: datetime
-    kind: Literal["undo-asked"] = "undo-asked"
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """Nothing of a step is left."""
-
-    step: str
-    kind: Literal["undone"] = "undone"
-
-
-@dataclass(frozen=True, slots=True)
-class UndoRefused:
-    """An undo was answered "no". It is asked again at `due_at`."""
-
-    step: str
-    code: str
-    reason: str
-    due_at: datetime | None
-    kind: Literal["undo-refused"] = "undo-refused"
-
-
-@dataclass(frozen=True, slots=True)
-class CompensationStarted:
-    """The way back began, for this reason."""
-
-    reason: str
-    kind: Literal["compensation-started"] = "compensation-started"
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """Every effect is there."""
-
-    kind: Literal["completed"] = "completed"
-
-
-@dataclass(frozen=True, slots=True)
-class Compensated:
-    """No effect is left."""
-
-    kind: Literal["compensated"] = "compensated"
-
-
-@dataclass(frozen=True, slots=True)
-class Stuck:
-    """Nothing more happens to a step by itself: a person must act."""
-
-    step: str
-    reason: str
-    kind: Literal["stuck"] = "stuck"
-
-
-@dataclass(frozen=True, slots=True)
-class RetryOrdered:
-    """A person ordered what is stuck to be tried again."""
-
-    by: str
-    reason: str
-    kind: Literal["retry-ordered"] = "retry-ordered"
-
-
-Entry = (
-    Started
-    | Asked
-    | Done
-    | RefusedStep
-    | GivenUp
-    | UndoAsked
-    | Undone
-    | UndoRefused
-    | CompensationStarted
-    | Completed
-    | Compensated
-    | Stuck
-    | RetryOrdered
-)
-
-ENTRIES: Final[TypeAdapter[list[Entry]]] = TypeAdapter(list[Annotated[Entry, Field(discriminator="kind")]])
-"""The entries of one decision, to and from JSON."""
 
 SAGA: Final[TypeAdapter[Saga]] = TypeAdapter(Saga)
 """The state of a saga, to and from JSON."""

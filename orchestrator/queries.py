@@ -8,20 +8,10 @@ from typing import Any, Final
 from sqlalchemy import Row, false, func, or_, select
 
 from orchestrator.definition import Saga as Definition
+from orchestrator.definition import base_name
 from orchestrator.engine import UnknownSaga
-from orchestrator.model import (
-    ENDED,
-    ENTRIES,
-    SAGA,
-    Asked,
-    Done,
-    Entry,
-    RefusedStep,
-    Saga,
-    UndoAsked,
-    Undone,
-    UndoRefused,
-)
+from orchestrator.entries import ENTRIES, Asked, Done, Entry, RefusedStep, UndoAsked, Undone, UndoRefused
+from orchestrator.model import ENDED, SAGA, Saga
 from orchestrator.tables import saga_log, sagas
 from outbox.database import Database
 
@@ -188,11 +178,11 @@ class Queries:
         definition = self._definitions.get(saga.definition)
         views = {}
         for name, state in saga.steps.items():
-            spec = definition.steps.get(name) if definition else None
+            spec = definition.steps.get(base_name(name)) if definition else None
             views[name] = StepView(
                 name=name,
                 kind=spec.kind.value if spec else "?",
-                participant=spec.command.participant if spec else "?",
+                participant=(spec.participant or spec.action.value) if spec else "?",
                 status=state.status.value,
                 due_at=None if saga.phase in ENDED else state.due_at,
                 note=state.stuck,

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     inventory_database_url: str = ""
     payment_database_url: str = ""
     stream_replicas: int = Field(1, ge=1, le=5, description="copies of every stream in the NATS cluster")
+    definitions: str = Field(
+        "orchestrator.sagas.place_order", description="modules whose sagas are run, separated by commas"
+    )
     ack_wait: float = Field(30.0, gt=0, description="seconds after which an unacknowledged message comes again")
     outbox_grace: float = Field(5.0, gt=0, description="seconds after which a sweep publishes what was left behind")
     pool_size: int = Field(5, ge=1, description="connections to PostgreSQL per role")

@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, up
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.model import ENDED, ENTRIES, SAGA, Entry, Saga
+from orchestrator.entries import ENTRIES, Entry
+from orchestrator.model import ENDED, SAGA, Saga
 from orchestrator.tables import saga_log, sagas
 from outbox.database import Database
 

@@ -21,7 +21,8 @@ from sqlalchemy import Row, exists, func, select
 
 from orchestrator import machine
 from orchestrator.definition import Saga as Definition
-from orchestrator.model import ENDED, ENTRIES, SAGA, Phase, Saga
+from orchestrator.entries import ENTRIES
+from orchestrator.model import ENDED, SAGA, Phase, Saga
 from orchestrator.tables import saga_log, sagas
 from outbox.database import Database
 from outbox.tables import MessagingTables
@@ -206,7 +207,7 @@ def _replay_problem(row: Row[Any], log: Sequence[Row[Any]]) -> str | None:
         replayed = machine.replay(row.id, (entry for one in log for entry in ENTRIES.validate_json(one.entries)))
     except (KeyError, ValueError) as error:
         return f"its log cannot be replayed: {error}"
-    if SAGA.dump_python(replayed, mode="json") != row.state:
+    if replayed != SAGA.validate_python(row.state):
         return "its log replays to another state than the stored one"
     ended = replayed.phase in ENDED
     if row.status != replayed.status:

@@ -14,8 +14,6 @@ from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
 from orchestrator.composition import SeedRefused, open_client, seed_accounts, seed_stock
-from orchestrator.queries import Queries
-from orchestrator.sagas import DEFINITIONS
 from orchestrator.settings import Settings
 from outbox.errors import BrokerOutOfReach
 
@@ -68,7 +66,7 @@ def retry(
 
 async def _retry(settings: Settings, saga: str, by: str, reason: str) -> None:
     async with open_client(settings) as client:
-        saga_id = await Queries(client.database, DEFINITIONS).find(saga)
+        saga_id = await client.queries.find(saga)
         refused = await client.engine.retry(saga_id, by=by, reason=reason)
         if refused is not None:
             raise Failure(f"saga {saga_id} is not retried: {refused}", Exit.CONFLICT)

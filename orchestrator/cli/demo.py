@@ -28,8 +28,7 @@ from orchestrator.cli.options import Json
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import Client, inlet_of, open_client, open_verifier, seed_accounts, seed_stock
 from orchestrator.embedded.nats_server import EmbeddedNats
-from orchestrator.queries import Queries, SagaView
-from orchestrator.sagas import DEFINITIONS
+from orchestrator.queries import SagaView
 from orchestrator.settings import ROLES, Settings, load_settings, remove_dev_file, running_dev, write_dev_file
 from orchestrator.verify import Finding
 from outbox.topology import is_fetching
@@ -62,7 +61,7 @@ class Stage:
     def __init__(self, settings: Settings, client: Client) -> None:
         self.settings = settings
         self.client = client
-        self.queries = Queries(client.database, DEFINITIONS)
+        self.queries = client.queries
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._orders = 0
 

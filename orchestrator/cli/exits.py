@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 from migrations.errors import NoSuchRevision, WrongDatabase
+from orchestrator.definition import InvalidDefinition
 from orchestrator.embedded import EmbeddedServerError
 from orchestrator.engine import BadInput, UnknownSaga
 from orchestrator.settings import BadSettings
@@ -40,6 +41,7 @@ EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (WrongDatabase, Exit.ERROR),
     (NoSuchRevision, Exit.USAGE),
     (BadInput, Exit.ERROR),
+    (InvalidDefinition, Exit.ERROR),
     (BadSettings, Exit.USAGE),
     (EmbeddedServerError, Exit.ERROR),
 )

@@ -9,6 +9,7 @@ from orchestrator.cli import console
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.options import Json, definition_of
 from orchestrator.explorer import Bounds, Explorer
+from orchestrator.settings import load_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +25,7 @@ def explore(
     json: Json = False,
 ) -> int:
     """Try every order of answers, refusals, losses, delays, timeouts and retries, and look for a broken promise."""
-    definition = definition_of(saga)
+    definition = definition_of(load_settings(), saga)
     with console.err().status(f"exploring {saga}"):
         found = Explorer(definition, Bounds(attempts, retries, states)).explore()
     if json:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from orchestrator.cli.console import STYLES, moment, out, print_json
-from orchestrator.model import ENTRIES
+from orchestrator.entries import ENTRIES
 from orchestrator.queries import OVERLAP, LogLine, Queries
 
 EVERY: Final = 0.05

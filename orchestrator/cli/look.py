@@ -2,8 +2,6 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -15,9 +13,8 @@ from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.follow import follow_log, print_line
 from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
-from orchestrator.composition import open_database, open_verifier
-from orchestrator.queries import Filter, Queries, SagaView, StepView, to_json
-from orchestrator.sagas import DEFINITIONS
+from orchestrator.composition import open_queries, open_verifier
+from orchestrator.queries import Filter, SagaView, StepView, to_json
 from orchestrator.settings import Settings
 
 STATUSES: Final = ("running", "compensating", "completed", "compensated", "stuck")
@@ -57,7 +54,7 @@ def ls(
 
 
 async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> None:
-    async with _queries(settings) as queries:
+    async with open_queries(settings) as queries:
         found = await queries.search(wanted, now)
         counts = await queries.counts()
     if json:
@@ -88,7 +85,7 @@ def get(saga: SagaId, data_dir: DataDir = None, json: Json = False) -> None:
 
 async def _get(settings: Settings, saga: str, json: bool) -> None:
     now = datetime.now(UTC)
-    async with _queries(settings) as queries:
+    async with open_queries(settings) as queries:
         view = await queries.get(await queries.find(saga), now)
     if json:
         console.print_json(to_json(view))
@@ -159,7 +156,7 @@ def log(
 
 
 async def _log(settings: Settings, saga: str | None, follow: bool, json: bool) -> None:
-    async with _queries(settings) as queries:
+    async with open_queries(settings) as queries:
         saga_id = await queries.find(saga) if saga else None
         lines = follow_log(queries, saga_id) if follow else queries.whole_log(saga_id)
         async for line in lines:
@@ -188,15 +185,6 @@ async def _verify(settings: Settings, json: bool) -> int:
         verdict = f"{len(findings)} violations" if findings else "no violations"
         console.say(f"{verifier.sagas:,} sagas verified against 4 databases: {verdict}")
     return Exit.VIOLATION if findings else Exit.OK
-
-
-@asynccontextmanager
-async def _queries(settings: Settings) -> AsyncIterator[Queries]:
-    database = open_database(settings, "orchestrator")
-    try:
-        yield Queries(database, DEFINITIONS)
-    finally:
-        await database.close()
 
 
 def _age(text: str) -> timedelta:

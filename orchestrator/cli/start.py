@@ -20,7 +20,6 @@ from orchestrator.cli.options import DataDir, Json, definition_of, settings_of
 from orchestrator.composition import Client, open_client
 from orchestrator.engine import BadInput, StartRequest, StartResult
 from orchestrator.queries import Queries
-from orchestrator.sagas import DEFINITIONS
 from orchestrator.settings import Settings
 from outbox.errors import BrokerOutOfReach
 
@@ -86,7 +85,7 @@ def start(
     json: Json = False,
 ) -> int:
     """Begin one saga, or as many as a file holds."""
-    definition_of(saga)
+    definition_of(settings_of(data_dir), saga)
     if key is not None and key_field is not None:
         raise Failure("give --key or --key-field, not both", Exit.USAGE)
     options = Options(saga, key, key_field, wait or follow, follow, timeout, json)
@@ -123,7 +122,7 @@ async def _connect(client: Client) -> asyncio.Task[None] | None:
 
 async def _start_all(client: Client, options: Options, stream: IO[bytes], size: int | None) -> Tally:
     tally = Tally(Counter(), Counter())
-    queries = Queries(client.database, DEFINITIONS)
+    queries = client.queries
     bar, task = progress(f"starting {options.definition}", size)
     deadline = asyncio.get_running_loop().time() + options.patience
     waiting: set[str] = set()

@@ -1,9 +1,8 @@
-"""The sagas that this orchestrator runs. Add yours to `DEFINITIONS`."""
+"""The sagas that come with Amends."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from orchestrator.definition import Saga
+from orchestrator.registry import Definitions
 from orchestrator.sagas.place_order import place_order
 
-DEFINITIONS: Final[Mapping[str, Saga[Any]]] = {saga.name: saga for saga in (place_order,)}
+DEFINITIONS: Final = Definitions([place_order])

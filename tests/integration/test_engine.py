@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, insert, select, text, update
 from orchestrator import machine, tables
 from orchestrator.definition import Policy, Saga, reversible, step
 from orchestrator.engine import TIMERS_AT_ONCE, BadInput, Engine, UnknownSaga
-from orchestrator.model import Answered
+from orchestrator.events import Answered
 from orchestrator.sagas.place_order import PlaceOrder, capture_payment, open_order, reject_order
 from orchestrator.store import Change, LostRace, Store
 from outbox.database import Database

@@ -11,20 +11,9 @@ from typing import Any
 
 from orchestrator import machine
 from orchestrator.definition import Kind, StepSpec
-from orchestrator.model import (
-    Answered,
-    Compensated,
-    CompensationStarted,
-    Completed,
-    Done,
-    Entry,
-    GivenUp,
-    Saga,
-    StepState,
-    StepStatus,
-    TimedOut,
-    Undone,
-)
+from orchestrator.entries import Compensated, CompensationStarted, Completed, Done, Entry, GivenUp, Undone
+from orchestrator.events import Answered, TimedOut
+from orchestrator.model import Saga, StepState, StepStatus
 
 Decider = machine._Decider
 

@@ -11,19 +11,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from orchestrator.definition import Saga as Definition
+from orchestrator.entries import ENTRIES, Entry
+from orchestrator.events import Answered, Event, Retried, TimedOut
 from orchestrator.machine import Decision, Dispatch, decide, replay, start
-from orchestrator.model import (
-    ENTRIES,
-    SAGA,
-    Answered,
-    Entry,
-    Event,
-    Phase,
-    Retried,
-    Saga,
-    StepStatus,
-    TimedOut,
-)
+from orchestrator.model import SAGA, Phase, Saga, StepStatus
 
 SAGA_ID = "saga-1"
 DAWN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,17 +6,9 @@ from typing import Any, Literal
 import pytest
 
 from orchestrator.definition import Policy, Saga, SagaData, parallel, reversible, step
+from orchestrator.entries import Completed, Done, Entry, RefusedStep, Started, Stuck
 from orchestrator.machine import PHASES, TRANSITIONS, UnreadableReply, evolve, replay
-from orchestrator.model import (
-    Completed,
-    Done,
-    Entry,
-    Phase,
-    RefusedStep,
-    Started,
-    StepStatus,
-    Stuck,
-)
+from orchestrator.model import Phase, StepStatus
 from outbox.contracts import Command, Reply
 from tests.support.machine import (
     DAWN,

@@ -23,19 +23,10 @@ from hypothesis.stateful import (
 )
 
 from orchestrator.definition import Parallel, Policy, Reversible, Saga, SagaData, Step, reversible, step
+from orchestrator.entries import Asked, Entry, UndoAsked
+from orchestrator.events import Answered, Event, Retried, TimedOut
 from orchestrator.machine import Decision, Dispatch, decide, start
-from orchestrator.model import (
-    ENDED,
-    Answered,
-    Asked,
-    Entry,
-    Event,
-    Phase,
-    Retried,
-    StepStatus,
-    TimedOut,
-    UndoAsked,
-)
+from orchestrator.model import ENDED, Phase, StepStatus
 from orchestrator.model import Saga as State
 from outbox.contracts import Command, Reply
 from tests.support.machine import DAWN, SAGA_ID, check_log_is_the_truth
