@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from orchestrator import tables
+from orchestrator.admission import Admission, run_admission
+from orchestrator.commands import OrchestratorCommands
 from orchestrator.engine import Engine, run_timers
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
@@ -20,8 +22,9 @@ from outbox.clock import Clock, DatabaseClock
 from outbox.database import Database
 from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
+from outbox.pump import Processor
 from outbox.relay import Relay
-from outbox.service import Service
+from outbox.service import Background, Service
 from outbox.tables import MessagingTables
 from outbox.topology import Inlet, Topology, command_inlet, reply_inlet
 from outbox.unit_of_work import Outbox
@@ -75,26 +78,35 @@ def build_service(
 ) -> Service:
     """A role that is ready to run."""
     outbox = _outbox(settings, role, open_database(settings, role), clock, faults)
+    ack_wait = timedelta(seconds=settings.ack_wait)
     if role == "orchestrator":
         engine = Engine(load_definitions(settings), outbox, clock=outbox.clock)
         return Service(
             role,
             url=settings.nats_url,
-            inlet=inlet_of(settings, role),
+            inlets=inlets_of(engine, ack_wait),
             outbox=outbox,
-            processor=engine,
-            background=(lambda: run_timers(engine),),
+            background=background_of(engine),
             replicas=settings.stream_replicas,
         )
     participant: Participant = PARTICIPANTS[role]
     return Service(
         role,
         url=settings.nats_url,
-        inlet=inlet_of(settings, role),
+        inlets={command_inlet(role, ack_wait): CommandProcessor(participant, outbox.database)},
         outbox=outbox,
-        processor=CommandProcessor(participant, outbox.database),
         replicas=settings.stream_replicas,
     )
+
+
+def inlets_of(engine: Engine, ack_wait: timedelta) -> dict[Inlet, Processor]:
+    """What comes to the orchestrator, and who handles it."""
+    return {reply_inlet(ack_wait): engine, command_inlet("orchestrator", ack_wait): OrchestratorCommands(engine)}
+
+
+def background_of(engine: Engine) -> tuple[Background, ...]:
+    """What the orchestrator does without being asked."""
+    return (lambda: run_timers(engine), lambda: run_admission(Admission(engine)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +137,7 @@ async def open_client(settings: Settings, *, clock: Clock | None = None) -> Asyn
         await outbox.clock.sync(database)
         definitions = load_definitions(settings)
         engine = Engine(definitions, outbox, clock=outbox.clock)
-        topology = Topology(None, replicas=settings.stream_replicas)
+        topology = Topology(replicas=settings.stream_replicas)
         queries = Queries(database, definitions)
         yield Client(engine, definitions, queries, database, Relay(outbox, broker), broker, topology)
     finally:

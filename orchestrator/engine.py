@@ -8,28 +8,24 @@ How a batch dies: before the commit nothing has happened and the broker, or the 
 commit the commands are in the outbox, and what is delivered again is ignored by the machine's gate.
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
-from hashlib import sha256
-from typing import Any, Final, Literal
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy.exc import IntegrityError
 from ulid import ULID
 
-from orchestrator import machine
+from orchestrator import machine, outgoing
 from orchestrator.definition import Saga as Definition
-from orchestrator.definition import SagaData
-from orchestrator.entries import Compensated, CompensationStarted, Completed, Started, Stuck
-from orchestrator.events import Answered, Event, Retried, TimedOut
-from orchestrator.model import Saga
+from orchestrator.door import BadInput, IfTaken, StartRequest, StartResult, read_request
+from orchestrator.events import Answered, DeadlinePassed, Event, TimedOut
+from orchestrator.model import Phase, Saga
+from orchestrator.registry import Definitions
 from orchestrator.store import Change, LostRace, Store, Stored
 from outbox.clock import Clock
-from outbox.envelope import Envelope
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.pump import Received
@@ -39,37 +35,17 @@ log = structlog.get_logger()
 
 TIMERS_AT_ONCE: Final = 500
 POSTPONED: Final = timedelta(seconds=60)
-MAX_INPUT_BYTES: Final = 256 * 1024
-"""A saga's input is refused above this, so that every command made of it fits into a message."""
 
-MAX_KEY: Final = 200
-"""Characters: the width of the column."""
-
-
-class BadInput(Exception):
-    """An input that its saga does not allow. Says which field and why."""
+Happening = tuple[str, Event, Received | None]
+"""A saga's id, what happens to it, and the message that told us, if one did."""
 
 
 class UnknownSaga(Exception):
     """No saga has this id."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """A saga to be started. The same `key` and the same input is the same saga."""
-
-    definition: str
-    data: SagaData
-    digest: str
-    key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StartResult:
-    """What came of a request: `started`, `existing` (same key, same input), or `conflict` (same key, another input)."""
-
-    outcome: Literal["started", "existing", "conflict"]
-    saga_id: str
+class NotLoaded(Exception):
+    """This process does not have the definition that a saga began with."""
 
 
 def new_saga_id() -> str:
@@ -82,86 +58,93 @@ class Engine:
 
     def __init__(
         self,
-        definitions: Mapping[str, Definition[Any]],
+        definitions: Definitions,
         outbox: Outbox,
         *,
         clock: Clock,
         ids: Callable[[], str] = new_saga_id,
     ) -> None:
-        self._definitions = definitions
-        self._by_fingerprint = {definition.fingerprint: definition for definition in definitions.values()}
-        self._left_alone: set[str] = set()
-        self._outbox = outbox
-        self._store = Store(outbox.database)
-        self._clock = clock
-        self._ids = ids
+        self.definitions = definitions
+        self.outbox = outbox
+        self.store = Store(outbox.database)
         self.ignored: Counter[str] = Counter()
         """Why events changed nothing, counted."""
 
+        self._clock = clock
+        self._ids = ids
+        self._left_alone: set[str] = set()
+
     # --- starting --------------------------------------------------------------------------------------------
 
-    def request(self, definition: str, data: Mapping[str, Any], key: str | None = None) -> StartRequest:
+    def request(
+        self,
+        definition: str,
+        data: Mapping[str, Any],
+        key: str | None = None,
+        *,
+        if_taken: IfTaken = "return",
+        labels: Mapping[str, str] | None = None,
+        priority: int | None = None,
+        begins_at: datetime | None = None,
+    ) -> StartRequest:
         """Check an input at the door. Raises KeyError for an unknown saga, BadInput for a bad input."""
-        if "saga_id" in data:
-            raise BadInput("saga_id: is minted by the saga; leave it out")
-        try:
-            read = self._definitions[definition].data.model_validate(dict(data))
-        except ValidationError as error:
-            raise BadInput("; ".join(_problem(detail) for detail in error.errors(include_url=False)[:5])) from error
-        if (problem := _key_problem(key)) is not None:
-            raise BadInput(problem)
-        content = read.model_dump(mode="json", exclude_unset=True)  # a new optional field is no other input
-        if (place := _place_of_nul(content)) is not None:
-            raise BadInput(f"{place}: has the character U+0000 in it, which PostgreSQL cannot keep")
-        text = json.dumps(content, sort_keys=True)
-        if len(text.encode()) > MAX_INPUT_BYTES:
-            raise BadInput(f"the input has {len(text.encode()):,} bytes, the limit is {MAX_INPUT_BYTES:,}")
-        return StartRequest(definition, read, sha256(text.encode()).hexdigest(), key)
+        wanted = self.definitions[definition]
+        return read_request(wanted, data, key, if_taken=if_taken, labels=labels, priority=priority, begins_at=begins_at)
 
     async def start(self, requests: Sequence[StartRequest]) -> list[StartResult]:
         """Accept sagas, in one transaction. When it returns, they will end, whatever happens."""
         for _ in range(3):
             try:
-                async with self._outbox.unit_of_work() as unit:
-                    return await self._start(unit, requests)
+                async with self.outbox.unit_of_work() as unit:
+                    return await self.start_within(unit, requests)
             except IntegrityError as error:  # another process has just used one of these keys: look again
                 log.debug("start collided with another", reason=str(error.orig))
         raise LostRace("these keys are being used by somebody else at this moment; try again")
 
-    async def _start(self, unit: UnitOfWork, requests: Sequence[StartRequest]) -> list[StartResult]:
+    async def start_within(self, unit: UnitOfWork, requests: Sequence[StartRequest]) -> list[StartResult]:
+        """Accept sagas in the transaction that is given. A key that collides raises IntegrityError: do it again."""
         keyed = [(request.definition, request.key) for request in requests if request.key is not None]
-        found = await self._store.find_by_key(unit.connection, keyed)
-        known = {key: (stored.saga.id, stored.digest) for key, stored in found.items()}
+        known = await self.store.find_by_key(unit.connection, keyed)
         changes: list[Change] = []
         results = [self._accept(unit, request, known, changes) for request in requests]
-        await self._store.write(unit.connection, changes)
+        await self.store.write(unit.connection, changes)
         return results
 
     def _accept(
         self,
         unit: UnitOfWork,
         request: StartRequest,
-        known: dict[tuple[str, str], tuple[str, str]],
+        known: dict[tuple[str, str], Stored],
         changes: list[Change],
     ) -> StartResult:
-        if request.key is not None and (request.definition, request.key) in known:
-            saga_id, digest = known[request.definition, request.key]
-            return StartResult("existing" if digest == request.digest else "conflict", saga_id)
-        saga_id = self._ids()
-        data = request.data.model_copy(update={"saga_id": saga_id})
-        decision = machine.start(self._definitions[request.definition], saga_id, data, unit.now)
-        stored = Stored(decision.saga, 1, request.key, request.digest, unit.now)
+        name = (request.definition, request.key or "")
+        taken = known.get(name) if request.key is not None else None
+        if taken is not None and not _may_start_again(taken, request):
+            same = taken.digest == request.digest and request.if_taken != "reject"
+            return StartResult("existing" if same else "conflict", taken.saga.id)
+        definition, saga_id = self.definitions[request.definition], self.new_id()
+        waits = definition.is_limited or request.begins_at is not None
+        terms = machine.Terms(waits, request.begins_at or (unit.now if waits else None), request.caller)
+        decision = machine.start(definition, saga_id, request.data, unit.now, terms)
+        generation = 1 if taken is None else taken.generation + 1
+        stored = Stored(
+            decision.saga, 1, request.key, request.digest, unit.now, generation, request.priority, dict(request.labels)
+        )
         changes.append(Change(stored, decision.entries, unit.now))
-        self._send(unit, decision)
+        outgoing.send(unit, decision)
         if request.key is not None:
-            known[request.definition, request.key] = (saga_id, request.digest)
+            known[name] = stored
         return StartResult("started", saga_id)
 
-    # --- replies, timers, people -------------------------------------------------------------------------------
+    # --- replies and timers ------------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """The id of another saga."""
+        return self._ids()
 
     async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
         """Apply a batch of replies, inside the transaction that is given."""
-        events: list[tuple[str, Event, Received | None]] = []
+        events: list[Happening] = []
         for received in batch:
             envelope = received.envelope
             if envelope.answers is None or envelope.outcome is None:
@@ -171,16 +154,17 @@ class Engine:
                 continue
             saga_id = envelope.answers.partition("/")[0]
             events.append((saga_id, Answered(envelope.answers, envelope.outcome, envelope.data), received))
-        stored = await self._store.lock(unit.connection, (saga_id for saga_id, _, _ in events))
-        await self._apply(unit, stored, events)
+        stored = await self.store.lock(unit.connection, (saga_id for saga_id, _, _ in events))
+        await self.apply(unit, stored, events)
 
     async def fire_timers(self) -> int:
         """Apply the timers that are due. Returns how many sagas had one."""
-        if not await self._store.any_due(self._by_fingerprint, self._clock.now()):
+        loaded = self.definitions.by_fingerprint
+        if not await self.store.any_due(loaded, self._clock.now()):
             return 0
         try:
-            async with self._outbox.unit_of_work() as unit:
-                stored = await self._store.lock_due(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
+            async with self.outbox.unit_of_work() as unit:
+                stored = await self.store.lock_due(unit.connection, loaded, unit.now, TIMERS_AT_ONCE)
                 await self._time_out(unit, stored)
             return len(stored)
         except (OutOfReach, SchemaMissing):
@@ -191,79 +175,115 @@ class Engine:
 
     async def _fire_one_by_one(self) -> int:
         """One saga that cannot be handled holds nobody back (rule 9): its timer is moved out of the way."""
-        async with self._outbox.unit_of_work() as unit:
-            due = await self._store.due_ids(unit.connection, self._by_fingerprint, unit.now, TIMERS_AT_ONCE)
+        async with self.outbox.unit_of_work() as unit:
+            loaded = self.definitions.by_fingerprint
+            due = await self.store.due_ids(unit.connection, loaded, unit.now, TIMERS_AT_ONCE)
         for saga_id in due:
             try:
-                async with self._outbox.unit_of_work() as unit:
-                    await self._time_out(unit, await self._store.lock(unit.connection, [saga_id]))
+                async with self.outbox.unit_of_work() as unit:
+                    await self._time_out(unit, await self.store.lock(unit.connection, [saga_id]))
             except (OutOfReach, SchemaMissing):
                 raise
             except Exception as error:
                 log.error("the timer of a saga cannot be fired; see `saga verify`", saga=saga_id, reason=repr(error))
-                async with self._outbox.unit_of_work() as unit:
-                    await self._store.postpone(unit.connection, saga_id, unit.now + POSTPONED)
+                async with self.outbox.unit_of_work() as unit:
+                    await self.store.postpone(unit.connection, saga_id, unit.now + POSTPONED)
         return len(due)
 
     async def _time_out(self, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
-        events: list[tuple[str, Event, Received | None]] = [
-            (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
-            for saga_id, one in stored.items()
-            for name, step in one.saga.steps.items()
-            if step.due_at is not None and step.due_at <= unit.now
-        ]
-        await self._apply(unit, stored, events)
+        events: list[Happening] = []
+        for saga_id, one in stored.items():
+            deadline = one.saga.deadline_at
+            if deadline is not None and deadline <= unit.now:
+                events.append((saga_id, DeadlinePassed(), None))
+            events.extend(
+                (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
+                for name, step in one.saga.steps.items()
+                if step.due_at is not None and step.due_at <= unit.now
+            )
+        await self.apply(unit, stored, events)
 
-    async def retry(self, saga_id: str, *, by: str, reason: str) -> str | None:
-        """Try again what is stuck. Returns why nothing was done, or None. Raises UnknownSaga."""
-        async with self._outbox.unit_of_work() as unit:
-            stored = await self._store.lock(unit.connection, [saga_id])
-            if saga_id not in stored:
-                raise UnknownSaga(f"there is no saga {saga_id}")
-            reasons = await self._apply(unit, stored, [(saga_id, Retried(by, reason), None)])
-        return reasons[0] if reasons else None
+    # --- one saga, for people --------------------------------------------------------------------------------------
 
-    async def _apply(
+    async def tell(self, saga_id: str, event: Event) -> machine.Decision:
+        """Let something happen to one saga: a signal, an order. Raises UnknownSaga, NotLoaded, BadInput."""
+        async with self.outbox.unit_of_work() as unit:
+            stored = await self.store.lock(unit.connection, [saga_id])
+            decision = self._foreseen(stored.get(saga_id), saga_id, event, unit.now)
+            if decision.ignored is None:
+                await self._write(unit, stored[saga_id], decision)
+            return decision
+
+    async def foresee(self, saga_id: str, event: Event) -> machine.Decision:
+        """What `tell` would do, without doing it. Raises as `tell` does."""
+        async with self.outbox.database.reading() as connection:
+            stored = await self.store.read(connection, [saga_id])
+        return self._foreseen(stored.get(saga_id), saga_id, event, self._clock.now())
+
+    def _foreseen(self, one: Stored | None, saga_id: str, event: Event, now: datetime) -> machine.Decision:
+        if one is None:
+            raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
+        definition = self.definition_of(one.saga)
+        if definition is None:
+            raise NotLoaded(
+                f"saga {saga_id} began with {one.saga.definition} v{one.saga.version} ({one.saga.fingerprint}), "
+                "which is not loaded here: name its module in SAGA_DEFINITIONS"
+            )
+        try:
+            return machine.decide(definition, one.saga, event, now)
+        except machine.UnreadableReply as error:
+            raise BadInput(str(error)) from error
+
+    # --- what all have in common -----------------------------------------------------------------------------------
+
+    async def apply(
         self,
         unit: UnitOfWork,
         stored: dict[str, Stored],
-        events: Sequence[tuple[str, Event, Received | None]],
-    ) -> list[str]:
-        """Ask the machine about each event in turn, and write what came of it. Returns why events were ignored."""
+        events: Sequence[Happening],
+    ) -> None:
+        """Ask the machine about each event in turn, and write what came of it."""
         changes: list[Change] = []
-        reasons: list[str] = []
         for saga_id, event, received in events:
-            one = stored.get(saga_id)
-            if one is None:
-                reasons.append("unknown saga")
-                continue
-            definition = self._definition_of(one.saga)
-            if definition is None:
-                reasons.append(f"its definition {one.saga.definition} {one.saga.fingerprint} is not loaded")
-                if received is not None:
-                    unit.defer(received.envelope)  # a replica that has the definition will get it
-                continue
-            try:
-                decision = machine.decide(definition, one.saga, event, unit.now)
-            except machine.UnreadableReply as error:
-                log.error("reply buried as a dead letter", saga=saga_id, reason=str(error))
-                if received is not None:
-                    unit.bury(received.dead_letter(str(error)))
+            decision = self._decide(unit, stored.get(saga_id), event, received)
+            if decision is None:
                 continue
             if decision.ignored is not None:
-                reasons.append(decision.ignored)
+                self.ignored[decision.ignored] += 1
                 continue
-            after = replace(one, saga=decision.saga, revision=one.revision + 1)
-            stored[saga_id] = after
-            changes.append(Change(after, decision.entries, unit.now))
-            self._send(unit, decision)
-        self.ignored.update(reasons)
-        await self._store.write(unit.connection, changes)
-        return reasons
+            change = _change(stored[saga_id], decision, unit.now)
+            stored[saga_id] = change.stored
+            changes.append(change)
+            outgoing.send(unit, decision)
+        await self.store.write(unit.connection, changes)
 
-    def _definition_of(self, saga: Saga) -> Definition[Any] | None:
+    def _decide(
+        self, unit: UnitOfWork, one: Stored | None, event: Event, received: Received | None
+    ) -> machine.Decision | None:
+        if one is None:
+            self.ignored["unknown saga"] += 1
+            return None
+        definition = self.definition_of(one.saga)
+        if definition is None:
+            self.ignored[f"its definition {one.saga.definition} {one.saga.fingerprint} is not loaded"] += 1
+            if received is not None:
+                unit.defer(received.envelope)  # a replica that has the definition will get it
+            return None
+        try:
+            return machine.decide(definition, one.saga, event, unit.now)
+        except machine.UnreadableReply as error:
+            log.error("reply buried as a dead letter", saga=one.saga.id, reason=str(error))
+            if received is not None:
+                unit.bury(received.dead_letter(str(error)))
+            return None
+
+    async def _write(self, unit: UnitOfWork, one: Stored, decision: machine.Decision) -> None:
+        outgoing.send(unit, decision)
+        await self.store.write(unit.connection, [_change(one, decision, unit.now)])
+
+    def definition_of(self, saga: Saga) -> Definition[Any] | None:
         """The very definition that a saga began with. Without it the saga is left alone, and we say so once."""
-        definition = self._by_fingerprint.get(saga.fingerprint)
+        definition = self.definitions.by_fingerprint.get(saga.fingerprint)
         if definition is None and saga.fingerprint not in self._left_alone:
             self._left_alone.add(saga.fingerprint)
             log.warning(
@@ -274,64 +294,15 @@ class Engine:
             )
         return definition
 
-    # --- what leaves -------------------------------------------------------------------------------------------
 
-    def _send(self, unit: UnitOfWork, decision: machine.Decision) -> None:
-        saga = decision.saga
-        for dispatch in decision.dispatches:
-            command = dispatch.command
-            envelope = Envelope(
-                id=dispatch.command_id,
-                source="/orchestrator",
-                type=command.type,
-                subject=saga.id,
-                time=unit.now,
-                data=command.model_dump(mode="json"),
-                attempt=dispatch.attempt,
-                replyto=f"saga.reply.{command.participant}",
-                undoes=dispatch.undoes,
-            )
-            unit.send(command.subject(), envelope)
-        for number, entry in enumerate(decision.entries):
-            if isinstance(entry, Started | CompensationStarted | Completed | Compensated | Stuck):
-                self._announce(unit, saga, entry.kind, number)
-
-    def _announce(self, unit: UnitOfWork, saga: Saga, kind: str, number: int) -> None:
-        """Tell whoever listens what has become of a saga, on `saga.event.<definition>.<kind>`."""
-        envelope = Envelope(
-            id=f"{saga.id}/event/{kind}/{unit.now.timestamp():.6f}/{number}",
-            source="/orchestrator",
-            type=f"{saga.definition}.{kind}",
-            subject=saga.id,
-            time=unit.now,
-            data={"status": saga.status, "failure": saga.failure, "stuck": saga.stuck},
-        )
-        unit.send(f"saga.event.{saga.definition}.{kind}", envelope)
+def _change(one: Stored, decision: machine.Decision, now: datetime) -> Change:
+    stuck_at = (one.stuck_at or now) if decision.saga.stuck else None
+    after = replace(one, saga=decision.saga, revision=one.revision + 1, stuck_at=stuck_at)
+    return Change(after, decision.entries, now)
 
 
-def _problem(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    return f"{where}: {detail['msg']}" if where else str(detail["msg"])
-
-
-def _key_problem(key: str | None) -> str | None:
-    """Why a key cannot be kept; what the databases would otherwise say, each in its own way."""
-    if key is None:
-        return None
-    if not 0 < len(key) <= MAX_KEY:
-        return "the key is empty" if not key else f"the key is longer than {MAX_KEY} characters"
-    if "\x00" in key or key.encode(errors="replace") != key.encode(errors="surrogatepass"):
-        return "the key has a character in it that is no text"
-    return None
-
-
-def _place_of_nul(value: Any, place: str = "") -> str | None:
-    """The path of the first text with U+0000 in it."""
-    if isinstance(value, str):
-        return place if "\x00" in value else None
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = (_place_of_nul(item, f"{place}.{name}".lstrip(".")) for name, item in pairs)
-    return next((one for one in found if one is not None), None)
+def _may_start_again(taken: Stored, request: StartRequest) -> bool:
+    return request.if_taken == "after-failure" and taken.saga.phase is Phase.COMPENSATED
 
 
 TICK: Final = 0.2

@@ -5,14 +5,26 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Row, false, func, or_, select
+from sqlalchemy import Row, Select, false, func, or_, select
 
-from orchestrator.definition import Saga as Definition
 from orchestrator.definition import base_name
 from orchestrator.engine import UnknownSaga
-from orchestrator.entries import ENTRIES, Asked, Done, Entry, RefusedStep, UndoAsked, Undone, UndoRefused
+from orchestrator.entries import (
+    ENTRIES,
+    Asked,
+    Done,
+    DoneByHand,
+    Dropped,
+    Entry,
+    RefusedStep,
+    UndoAsked,
+    Undone,
+    UndoneByHand,
+    UndoRefused,
+)
 from orchestrator.model import ENDED, SAGA, Saga
-from orchestrator.tables import saga_log, sagas
+from orchestrator.registry import Definitions
+from orchestrator.tables import saga_labels, saga_log, sagas
 from outbox.database import Database
 
 OVERLAP: Final = timedelta(seconds=5)
@@ -25,6 +37,8 @@ class Filter:
 
     statuses: Sequence[str] = ()
     definitions: Sequence[str] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    incident: str | None = None
     started_before: datetime | None = None
     started_after: datetime | None = None
     limit: int = 50
@@ -74,6 +88,27 @@ class SagaView:
     data: dict[str, Any]
     ended_at: datetime | None
     steps: list[StepView] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    priority: int = 0
+    begins_at: datetime | None = None
+    deadline_at: datetime | None = None
+    paused_by: str | None = None
+    fork_of: str | None = None
+    parent: str | None = None
+    children: dict[str, str] = field(default_factory=dict)
+    """Step -> the id of the saga that it started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Sagas that are stuck for the same reason."""
+
+    name: str
+    sagas: int
+    first_at: datetime
+    last_at: datetime
+    example: str
+    """The id of one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +131,7 @@ class LogLine:
 class Queries:
     """Reads, and locks nothing."""
 
-    def __init__(self, database: Database, definitions: Mapping[str, Definition[Any]]) -> None:
+    def __init__(self, database: Database, definitions: Definitions) -> None:
         self._database = database
         self._definitions = definitions
 
@@ -117,15 +152,8 @@ class Queries:
 
     async def search(self, wanted: Filter, now: datetime) -> list[Summary]:
         """The newest first."""
-        query = select(sagas).order_by(sagas.c.started_at.desc(), sagas.c.id.desc()).limit(wanted.limit)
-        if wanted.statuses:
-            query = query.where(sagas.c.status.in_(wanted.statuses))
-        if wanted.definitions:
-            query = query.where(sagas.c.definition.in_(wanted.definitions))
-        if wanted.started_before is not None:
-            query = query.where(sagas.c.started_at < wanted.started_before)
-        if wanted.started_after is not None:
-            query = query.where(sagas.c.started_at >= wanted.started_after)
+        query = self._filtered(select(sagas), wanted)
+        query = query.order_by(sagas.c.started_at.desc(), sagas.c.id.desc()).limit(wanted.limit)
         async with self._database.reading() as connection:
             return [_summary(row, now) for row in await connection.execute(query)]
 
@@ -149,9 +177,59 @@ class Queries:
                 raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
             query = select(saga_log).where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.revision)
             log = [line for one in await connection.execute(query) for line in _lines(one)]
+            labels = select(saga_labels).where(saga_labels.c.saga_id == saga_id).order_by(saga_labels.c.name)
+            named = {one.name: one.value for one in await connection.execute(labels)}
+            started = select(sagas.c.key, sagas.c.id).where(sagas.c.key.startswith(f"{saga_id}/", autoescape=True))
+            children = {one.key.split("/")[1]: one.id for one in await connection.execute(started)}
         saga = SAGA.validate_python(row.state)
-        steps = self._step_views(saga, log)
-        return SagaView(_summary(row, now), saga.version, saga.fingerprint, saga.data, row.ended_at, steps)
+        return SagaView(
+            _summary(row, now),
+            saga.version,
+            saga.fingerprint,
+            saga.data,
+            row.ended_at,
+            self._step_views(saga, log),
+            named,
+            row.priority,
+            row.begins_at,
+            saga.deadline_at,
+            saga.paused,
+            saga.fork_of,
+            saga.caller.command_id.partition("/")[0] if saga.caller else None,
+            children,
+        )
+
+    async def state(self, saga_id: str) -> Saga:
+        """The state of one saga. Raises UnknownSaga."""
+        async with self._database.reading() as connection:
+            row = (await connection.execute(select(sagas.c.state).where(sagas.c.id == saga_id))).first()
+        if row is None:
+            raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
+        return SAGA.validate_python(row.state)
+
+    async def incidents(self) -> list[Incident]:
+        """What sagas are stuck for, the most frequent first."""
+        query = (
+            select(
+                sagas.c.incident,
+                func.count().label("sagas"),
+                func.min(sagas.c.stuck_at).label("first_at"),
+                func.max(sagas.c.stuck_at).label("last_at"),
+                func.min(sagas.c.id).label("example"),
+            )
+            .where(sagas.c.incident.is_not(None))
+            .group_by(sagas.c.incident)
+            .order_by(func.count().desc(), sagas.c.incident)
+        )
+        async with self._database.reading() as connection:
+            rows = (await connection.execute(query)).all()
+        return [Incident(row.incident, row.sagas, row.first_at, row.last_at, row.example) for row in rows]
+
+    async def ids(self, wanted: Filter, *, after: str = "", limit: int = 500) -> list[str]:
+        """The ids of the sagas that a filter lets pass, in their order, a page at a time."""
+        query = self._filtered(select(sagas.c.id), wanted).where(sagas.c.id > after)
+        async with self._database.reading() as connection:
+            return list((await connection.execute(query.order_by(sagas.c.id).limit(limit))).scalars())
 
     async def log(self, saga_id: str | None = None, *, after: int = 0, limit: int = 1000) -> list[LogLine]:
         """The next rows of the event log after a position, oldest first."""
@@ -174,8 +252,24 @@ class Queries:
                 yield line
             after = lines[-1].position
 
+    def _filtered(self, query: Select[Any], wanted: Filter) -> Select[Any]:
+        if wanted.statuses:
+            query = query.where(sagas.c.status.in_(wanted.statuses))
+        if wanted.definitions:
+            query = query.where(sagas.c.definition.in_(wanted.definitions))
+        if wanted.incident is not None:
+            query = query.where(sagas.c.incident == wanted.incident)
+        for name, value in wanted.labels.items():
+            labelled = select(saga_labels.c.saga_id).where(saga_labels.c.name == name, saga_labels.c.value == value)
+            query = query.where(sagas.c.id.in_(labelled))
+        if wanted.started_before is not None:
+            query = query.where(sagas.c.started_at < wanted.started_before)
+        if wanted.started_after is not None:
+            query = query.where(sagas.c.started_at >= wanted.started_after)
+        return query
+
     def _step_views(self, saga: Saga, log: Sequence[LogLine]) -> list[StepView]:
-        definition = self._definitions.get(saga.definition)
+        definition = self._definitions.by_fingerprint.get(saga.fingerprint)
         views = {}
         for name, state in saga.steps.items():
             spec = definition.steps.get(base_name(name)) if definition else None
@@ -208,7 +302,7 @@ def _note(view: StepView, line: LogLine) -> None:
         case Asked(attempt=attempt):
             view.attempts = attempt
             view.asked_at = view.asked_at or line.at
-        case Done():
+        case Done() | DoneByHand():
             view.answered_at = line.at
         case RefusedStep(reason=reason):
             view.answered_at = line.at
@@ -216,7 +310,7 @@ def _note(view: StepView, line: LogLine) -> None:
         case UndoAsked(attempt=attempt):
             view.undo_attempts = attempt
             view.undo_asked_at = view.undo_asked_at or line.at
-        case Undone():
+        case Undone() | UndoneByHand() | Dropped():
             view.undone_at = line.at
         case UndoRefused(reason=reason):
             view.note = view.note or reason

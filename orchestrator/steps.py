@@ -361,6 +361,19 @@ class StartSaga(Command[SagaEnded], participant="orchestrator"):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class SignalTaken(Reply):
+    """The signal has reached its saga, or had done so before."""
+
+
+class SignalSaga(Command[SignalTaken], participant="orchestrator"):
+    """Tell a saga what it waits for: how a webhook's service signals, out of its own outbox."""
+
+    saga_id: str
+    step: str
+    outcome: Literal["done", "refused"] = "done"
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
 class UndoSaga(Command[SagaUndone], participant="orchestrator"):
     """Undo what the StartSaga that this command undoes has done, or will never do."""
 

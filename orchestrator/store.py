@@ -1,7 +1,8 @@
 """Where sagas are kept. Reads and locks whole batches, writes them with one statement a table."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -9,9 +10,10 @@ from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, up
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.definition import base_name
 from orchestrator.entries import ENTRIES, Entry
-from orchestrator.model import ENDED, SAGA, Saga
-from orchestrator.tables import saga_log, sagas
+from orchestrator.model import ENDED, SAGA, Phase, Saga
+from orchestrator.tables import saga_labels, saga_log, sagas
 from outbox.database import Database
 
 
@@ -24,6 +26,12 @@ class Stored:
     key: str | None
     digest: str
     started_at: datetime
+    generation: int = 1
+    priority: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Written when the saga starts, and not read back."""
+
+    stuck_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,11 @@ class Store:
         """Lock these sagas, in id order, and read them."""
         wanted = sorted(set(saga_ids))
         query = select(sagas).where(self._database.any_of(sagas.c.id, wanted)).order_by(sagas.c.id).with_for_update()
+        return {row.id: _stored(row) for row in await connection.execute(query)}
+
+    async def read(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
+        """Read these sagas, and lock none."""
+        query = select(sagas).where(self._database.any_of(sagas.c.id, sorted(set(saga_ids))))
         return {row.id: _stored(row) for row in await connection.execute(query)}
 
     async def lock_due(
@@ -88,11 +101,11 @@ class Store:
     async def find_by_key(
         self, connection: AsyncConnection, keys: Iterable[tuple[str, str]]
     ) -> dict[tuple[str, str], Stored]:
-        """Sagas by (definition, key)."""
+        """Sagas by (definition, key): the latest that used the key."""
         wanted = sorted(set(keys))
         if not wanted:
             return {}
-        query = select(sagas).where(tuple_(sagas.c.definition, sagas.c.key).in_(wanted))
+        query = select(sagas).where(tuple_(sagas.c.definition, sagas.c.key).in_(wanted)).order_by(sagas.c.generation)
         return {(row.definition, row.key): _stored(row) for row in await connection.execute(query)}
 
     async def write(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
@@ -103,6 +116,7 @@ class Store:
         changed = [_row(change) for change in changes if not change.is_new]
         if new:
             await connection.execute(insert(sagas), new)
+            await self._label(connection, changes)
         if changed:
             await self._update(connection, changed)
         await self._append(connection, changes)
@@ -130,6 +144,16 @@ class Store:
                 f"{len(rows) - result.rowcount} of {len(rows)} sagas were changed by another writer meanwhile"
             )
 
+    async def _label(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
+        rows = [
+            {"saga_id": change.stored.saga.id, "name": name, "value": value}
+            for change in changes
+            if change.is_new
+            for name, value in change.stored.labels.items()
+        ]
+        if rows:
+            await connection.execute(insert(saga_labels), rows)
+
     async def _append(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
         rows = [
             {
@@ -146,7 +170,7 @@ class Store:
             raise LostRace("another writer has written the same revision of a saga meanwhile") from error
 
 
-_CHANGING = ("status", "revision", "state", "due_at", "changed_at", "ended_at")
+_CHANGING = ("status", "revision", "state", "due_at", "begins_at", "incident", "stuck_at", "changed_at", "ended_at")
 
 
 def _by_key(row: dict[str, Any]) -> tuple[str, str]:
@@ -154,23 +178,48 @@ def _by_key(row: dict[str, Any]) -> tuple[str, str]:
     return row["definition"], row["key"] or ""
 
 
+def incident_of(saga: Saga) -> str | None:
+    """What all sagas that are stuck for the same reason share: the reason without its numbers and names."""
+    found = next(((name, step.stuck) for name, step in saga.steps.items() if step.stuck), None)
+    if found is None:
+        return None
+    step, reason = found
+    common = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
+    common = re.sub(r"\b[0-9A-HJKMNP-TV-Z]{26}\b|\d+(?:[.,:]\d+)*", "#", common)
+    return f"{saga.definition}/{base_name(step)}: {common}"[:200]
+
+
 def _stored(row: Row[Any]) -> Stored:
-    return Stored(SAGA.validate_python(row.state), row.revision, row.key, row.digest, row.started_at)
+    return Stored(
+        SAGA.validate_python(row.state),
+        row.revision,
+        row.key,
+        row.digest,
+        row.started_at,
+        row.generation,
+        row.priority,
+        stuck_at=row.stuck_at,
+    )
 
 
 def _row(change: Change) -> dict[str, Any]:
     saga = change.stored.saga
-    ended = saga.phase in ENDED
+    ended, waits = saga.phase in ENDED, saga.phase is Phase.WAITING
     return {
         "id": saga.id,
         "definition": saga.definition,
         "fingerprint": saga.fingerprint,
         "key": change.stored.key,
+        "generation": change.stored.generation,
         "digest": change.stored.digest,
         "status": saga.status,
         "revision": change.stored.revision,
         "state": SAGA.dump_python(saga, mode="json"),
         "due_at": None if ended else saga.due_at,
+        "priority": change.stored.priority,
+        "begins_at": saga.begins_at if waits else None,
+        "incident": None if ended else incident_of(saga),
+        "stuck_at": change.stored.stuck_at,
         "started_at": change.stored.started_at,
         "changed_at": change.at,
         "ended_at": change.at if ended else None,

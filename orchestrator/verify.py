@@ -1,7 +1,8 @@
 """The proof, read from the databases and not from the logs: nothing was lost and nothing happened twice.
 
 - every saga's log replays to its stored state;
-- an ended saga's effects are all there (`completed`) or all gone (`compensated`), in every service;
+- an ended saga's effects are all there (`completed`) or all gone (`compensated`), in every service; but not of
+  steps that a person has answered for, and not of forks, whose effects are those of the saga that was copied;
 - what a service holds, or a log tells of, has a saga;
 - every service's own books balance (stock is constant, the ledger sums to zero, …);
 - once things are quiet no row is left over in any outbox.
@@ -11,8 +12,7 @@ Sagas that are still under way are read, replayed, and not yet judged by their e
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,9 +20,9 @@ from pydantic import ValidationError
 from sqlalchemy import Row, exists, func, select
 
 from orchestrator import machine
-from orchestrator.definition import Saga as Definition
 from orchestrator.entries import ENTRIES
-from orchestrator.model import ENDED, SAGA, Phase, Saga
+from orchestrator.model import ENDED, SAGA, Phase, Saga, StepStatus
+from orchestrator.registry import Definitions
 from orchestrator.tables import saga_log, sagas
 from outbox.database import Database
 from outbox.tables import MessagingTables
@@ -32,7 +32,6 @@ __all__ = ["Books", "Finding", "Verifier"]
 
 BATCH: Final = 500
 QUIET_PATIENCE: Final = 5.0
-EXPECTED: Final[Mapping[Phase, Effect]] = {Phase.COMPLETED: "applied", Phase.COMPENSATED: "none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Verifier:
     def __init__(
         self,
         database: Database,
-        definitions: Mapping[str, Definition[Any]],
+        definitions: Definitions,
         auditors: Sequence[Auditor],
         books: Sequence[Books],
     ) -> None:
@@ -101,26 +100,36 @@ class Verifier:
             last = ids[-1]
 
     async def _effect_findings(self, batch: Sequence[Saga]) -> AsyncIterator[Finding]:
-        ended = [saga for saga in batch if saga.phase in ENDED]
+        ended = [saga for saga in batch if saga.phase in ENDED and saga.fork_of is None]
         for auditor in self._auditors:
-            concerned = [saga for saga in ended if self._takes_part(auditor.participant, saga)]
+            expected = {saga.id: self._expected(auditor.participant, saga) for saga in ended}
+            concerned = [saga for saga in ended if expected[saga.id] is not None]
             if not concerned:
                 continue
             effects = await auditor.effects([saga.id for saga in concerned])
             for saga in concerned:
-                found, expected = effects.get(saga.id, "none"), EXPECTED[saga.phase]
-                if found != expected:
+                found = effects.get(saga.id, "none")
+                if found != expected[saga.id]:
                     yield Finding(
                         "effects-match-outcome",
                         f"saga {saga.id} is {saga.phase}, so its effects in {auditor.participant} should be "
-                        f"{expected}, and they are {found}",
+                        f"{expected[saga.id]}, and they are {found}",
                         saga_id=saga.id,
                         rows=(f"sagas/{saga.id}",),
                     )
 
-    def _takes_part(self, participant: str, saga: Saga) -> bool:
-        definition = self._definitions.get(saga.definition)
-        return definition is not None and participant in definition.participants
+    def _expected(self, participant: str, saga: Saga) -> Effect | None:
+        """What a saga that has ended should have left with a participant; None where the machine cannot know."""
+        definition = self._definitions.by_fingerprint.get(saga.fingerprint)
+        if definition is None:
+            return None
+        steps = [step for name, step in saga.steps.items() if definition.spec_of(name).participant == participant]
+        if not steps or any(step.by_hand for step in steps):
+            return None  # it takes no part, or a person has answered for it
+        skipped = [step.status is StepStatus.SKIPPED for step in steps]
+        if saga.phase is Phase.COMPENSATED or all(skipped):
+            return "none"
+        return None if any(skipped) else "applied"
 
     async def _orphan_findings(self) -> AsyncIterator[Finding]:
         """What belongs to a saga that is not there: log rows, and effects in a service."""
@@ -184,11 +193,7 @@ async def _leftovers(books: Books) -> list[str]:
 
 def _readable(batch: Sequence[Row[Any]]) -> list[Saga]:
     """The states that are states. Of the others it is known by now that their log tells something else."""
-    states = []
-    for row in batch:
-        with suppress(ValidationError):
-            states.append(SAGA.validate_python(row.state))
-    return states
+    return [state for row in batch if (state := _state(row)) is not None]
 
 
 def _replay_findings(row: Row[Any], log: Sequence[Row[Any]]) -> list[Finding]:
@@ -200,6 +205,14 @@ def _replay_findings(row: Row[Any], log: Sequence[Row[Any]]) -> list[Finding]:
     return [Finding("log-replays-to-state", f"saga {row.id}: {problem}", saga_id=row.id, rows=rows)]
 
 
+def _state(row: Row[Any]) -> Saga | None:
+    """The stored state; an older release's may lack what this one has a default for."""
+    try:
+        return SAGA.validate_python(row.state)
+    except ValidationError:
+        return None
+
+
 def _replay_problem(row: Row[Any], log: Sequence[Row[Any]]) -> str | None:
     if [one.revision for one in log] != list(range(1, row.revision + 1)):
         return f"its log has the revisions {[one.revision for one in log]}, its row is at {row.revision}"
@@ -207,7 +220,7 @@ def _replay_problem(row: Row[Any], log: Sequence[Row[Any]]) -> str | None:
         replayed = machine.replay(row.id, (entry for one in log for entry in ENTRIES.validate_json(one.entries)))
     except (KeyError, ValueError) as error:
         return f"its log cannot be replayed: {error}"
-    if replayed != SAGA.validate_python(row.state):
+    if replayed != _state(row):
         return "its log replays to another state than the stored one"
     ended = replayed.phase in ENDED
     if row.status != replayed.status:

@@ -1,7 +1,7 @@
-"""One running role: intake, pump, relay and topology watch, started and stopped as one."""
+"""One running role: an intake and a pump for each inlet, relay and topology watch, started and stopped as one."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -35,9 +35,8 @@ class Service:
         role: str,
         *,
         url: str,
-        inlet: Inlet,
+        inlets: Mapping[Inlet, Processor],
         outbox: Outbox,
-        processor: Processor,
         background: tuple[Background, ...] = (),
         replicas: int = 1,
     ) -> None:
@@ -46,9 +45,10 @@ class Service:
         self._stop = asyncio.Event()
         self._outbox = outbox
         self._broker = Broker(url, name=f"amends-{role}")
-        self._topology = Topology(inlet, replicas=replicas)
-        self._intake = Intake(url, inlet, name=f"amends-{role}-intake")
-        self._pump = Pump(self._intake, outbox, processor)
+        self._topology = Topology(*inlets, replicas=replicas)
+        self._intakes = [Intake(url, inlet, name=f"amends-{role}-intake") for inlet in inlets]
+        pairs = zip(self._intakes, inlets.values(), strict=True)
+        self._pumps = [Pump(intake, outbox, processor) for intake, processor in pairs]
         self._relay = Relay(outbox, self._broker)
         self._background = background
 
@@ -83,7 +83,8 @@ class Service:
                 await self._broker.connect()
                 if done := await self._topology.ensure(self._broker.jetstream):
                     log.info("; ".join(done))
-                await self._intake.start()
+                for intake in self._intakes:
+                    await intake.start()
                 break
             except (BrokerOutOfReach, OSError) as error:
                 if delay == 0.1:
@@ -108,27 +109,32 @@ class Service:
                 delay = min(5.0, delay * 2)
 
     async def _work(self, stopping: asyncio.Task[Any]) -> None:
-        pump = asyncio.create_task(self._pump.run())
+        pumps = [asyncio.create_task(pump.run()) for pump in self._pumps]
         others = [
             asyncio.create_task(self._relay.run()),
             asyncio.create_task(forever("watch the topology", self._watch)),
             *(asyncio.create_task(job()) for job in self._background),
         ]
         try:
-            done, _ = await asyncio.wait({stopping, pump, *others}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({stopping, *pumps, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
                 task.result()  # a task that ended by itself ended by an error: let it be seen
-            self._pump.stop()
-            await pump
-            await self._intake.stop()
+            for pump in self._pumps:
+                pump.stop()
+            await asyncio.gather(*pumps)
+            await self._stop_intakes()
             await self._relay.drain(DRAIN if self._broker.is_connected else 0.0)
         except BaseException:
-            await self._intake.stop()  # what we shall not handle should be fetched by somebody else
+            await self._stop_intakes()  # what we shall not handle should be fetched by somebody else
             raise
         finally:
-            for task in (pump, *others):
+            for task in (*pumps, *others):
                 task.cancel()
-            await asyncio.gather(pump, *others, return_exceptions=True)
+            await asyncio.gather(*pumps, *others, return_exceptions=True)
+
+    async def _stop_intakes(self) -> None:
+        for intake in self._intakes:
+            await intake.stop()
 
     async def _watch(self) -> float:
         if self._broker.is_connected:

@@ -74,17 +74,17 @@ def reply_inlet(ack_wait: timedelta = ACK_WAIT) -> Inlet:
 
 
 class Topology:
-    """The streams, and the consumer of one role, as they should be."""
+    """The streams, and the consumers of one role, as they should be."""
 
-    def __init__(self, inlet: Inlet | None, *, replicas: int = 1) -> None:
-        self._inlet = inlet
+    def __init__(self, *inlets: Inlet, replicas: int = 1) -> None:
+        self._inlets = inlets
         self._replicas = replicas
 
     async def ensure(self, stream: JetStreamContext) -> list[str]:
         """Create what is missing and correct what has drifted. Returns what was done, in words."""
         try:
             done = [line for name in SUBJECTS for line in await self._ensure_stream(stream, name)]
-            return done + await self._ensure_consumer(stream)
+            return done + [line for inlet in self._inlets for line in await self._ensure_consumer(stream, inlet)]
         except (NatsError, TimeoutError, OSError) as error:
             raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
 
@@ -114,21 +114,19 @@ class Topology:
         await stream.update_stream(replace(found, **{field: getattr(wanted, field) for field in drifted}))
         return [f"corrected {', '.join(drifted)} of stream {name}"]
 
-    async def _ensure_consumer(self, stream: JetStreamContext) -> list[str]:
-        if self._inlet is None:
-            return []
-        wanted = self._inlet.config()
+    async def _ensure_consumer(self, stream: JetStreamContext, inlet: Inlet) -> list[str]:
+        wanted = inlet.config()
         try:
-            found = (await stream.consumer_info(self._inlet.stream, self._inlet.durable)).config
+            found = (await stream.consumer_info(inlet.stream, inlet.durable)).config
         except NotFoundError:
-            await stream.add_consumer(self._inlet.stream, wanted)
-            return [f"created consumer {self._inlet.durable}"]
+            await stream.add_consumer(inlet.stream, wanted)
+            return [f"created consumer {inlet.durable}"]
         fields = ("filter_subject", "ack_wait", "max_deliver", "max_ack_pending")
         drifted = [field for field in fields if getattr(found, field) != getattr(wanted, field)]
         if not drifted:
             return []
-        await stream.add_consumer(self._inlet.stream, wanted)
-        return [f"corrected {', '.join(drifted)} of consumer {self._inlet.durable}"]
+        await stream.add_consumer(inlet.stream, wanted)
+        return [f"corrected {', '.join(drifted)} of consumer {inlet.durable}"]
 
 
 async def is_fetching(stream: JetStreamContext, inlet: Inlet) -> bool:

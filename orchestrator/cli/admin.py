@@ -14,6 +14,7 @@ from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
 from orchestrator.composition import SeedRefused, open_client, seed_accounts, seed_stock
+from orchestrator.events import Retried
 from orchestrator.settings import Settings
 from outbox.errors import BrokerOutOfReach
 
@@ -67,9 +68,9 @@ def retry(
 async def _retry(settings: Settings, saga: str, by: str, reason: str) -> None:
     async with open_client(settings) as client:
         saga_id = await client.queries.find(saga)
-        refused = await client.engine.retry(saga_id, by=by, reason=reason)
-        if refused is not None:
-            raise Failure(f"saga {saga_id} is not retried: {refused}", Exit.CONFLICT)
+        decision = await client.engine.tell(saga_id, Retried(by, reason))
+        if decision.ignored is not None:
+            raise Failure(f"saga {saga_id} is not retried: {decision.ignored}", Exit.CONFLICT)
         try:
             await client.connect()
             await client.relay.flush()

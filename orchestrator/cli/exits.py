@@ -5,7 +5,8 @@ from enum import IntEnum
 from migrations.errors import NoSuchRevision, WrongDatabase
 from orchestrator.definition import InvalidDefinition
 from orchestrator.embedded import EmbeddedServerError
-from orchestrator.engine import BadInput, UnknownSaga
+from orchestrator.door import BadInput
+from orchestrator.engine import NotLoaded, UnknownSaga
 from orchestrator.settings import BadSettings
 from outbox.errors import OutOfReach, SchemaMissing
 
@@ -36,6 +37,7 @@ class Failure(Exception):
 
 EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (UnknownSaga, Exit.NOT_FOUND),
+    (NotLoaded, Exit.CONFLICT),
     (OutOfReach, Exit.OUT_OF_REACH),
     (SchemaMissing, Exit.ERROR),
     (WrongDatabase, Exit.ERROR),

@@ -8,7 +8,7 @@ from typing import IO, Any, Final
 
 from pydantic_core import from_json
 
-from orchestrator.engine import MAX_INPUT_BYTES
+from orchestrator.door import MAX_INPUT_BYTES
 
 MAX_LINE: Final = 2 * MAX_INPUT_BYTES
 

@@ -18,7 +18,7 @@ from orchestrator.cli.follow import follow_sagas, wait_for
 from orchestrator.cli.intake import Input, Reader
 from orchestrator.cli.options import DataDir, Json, definition_of, settings_of
 from orchestrator.composition import Client, open_client
-from orchestrator.engine import BadInput, StartRequest, StartResult
+from orchestrator.door import BadInput, StartRequest, StartResult
 from orchestrator.queries import Queries
 from orchestrator.settings import Settings
 from outbox.errors import BrokerOutOfReach

@@ -114,7 +114,7 @@ def start(definition: Definition[Any], saga_id: str, data: SagaData, now: dateti
         list(definition.steps),
         waits=terms.waits,
         begins_at=terms.begins_at,
-        deadline_at=None if terms.waits else _deadline(definition, now),
+        deadline_at=None if terms.waits or definition.pivot_name in terms.taken_over else _deadline(definition, now),
         caller=terms.caller,
         fork_of=terms.fork_of,
         taken_over=list(terms.taken_over),
@@ -225,7 +225,9 @@ class _Decider:
             return self._ignore("the saga does not wait to begin")
         if self._saga.begins_at is not None and self._now < self._saga.begins_at:
             return self._ignore(f"the saga does not begin before {self._saga.begins_at}")
-        return self.conclude([Begun(_deadline(self._definition, self._now))])
+        pivot = self._definition.pivot_name
+        counts = pivot is None or self._saga.steps[pivot].status is StepStatus.PENDING
+        return self.conclude([Begun(_deadline(self._definition, self._now) if counts else None)])
 
     def pass_deadline(self) -> Decision:
         due = self._saga.deadline_at
@@ -398,7 +400,7 @@ class _Decider:
         """Why the saga cannot turn back; None when it can."""
         pivot = self._definition.pivot_name
         status = StepStatus.PENDING if pivot is None else self._saga.steps[pivot].status
-        if status in (StepStatus.PENDING, StepStatus.SKIPPED):
+        if status is StepStatus.PENDING:
             return None
         if status is StepStatus.ASKED:
             return f"its pivot {pivot} was asked and may have happened"

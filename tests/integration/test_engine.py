@@ -16,8 +16,10 @@ from sqlalchemy import delete, func, insert, select, text, update
 
 from orchestrator import machine, tables
 from orchestrator.definition import Policy, Saga, reversible, step
-from orchestrator.engine import TIMERS_AT_ONCE, BadInput, Engine, UnknownSaga
-from orchestrator.events import Answered
+from orchestrator.door import BadInput
+from orchestrator.engine import TIMERS_AT_ONCE, Engine, NotLoaded, UnknownSaga
+from orchestrator.events import Answered, Retried
+from orchestrator.registry import Definitions
 from orchestrator.sagas.place_order import PlaceOrder, capture_payment, open_order, reject_order
 from orchestrator.store import Change, LostRace, Store
 from outbox.database import Database
@@ -199,7 +201,7 @@ def test_an_input_that_is_too_large_is_refused_with_the_limit(engine: Engine) ->
 
 
 async def test_an_input_below_the_limit_can_be_sent(world: World) -> None:
-    desk = world.desk(definitions={"chatty": CHATTY})
+    desk = world.desk(definitions=Definitions([CHATTY]))
     assert (await desk.start(an_order() | {"talk": "x" * 261_000}, saga="chatty")).outcome == "started"
 
 
@@ -222,7 +224,7 @@ def engine(tmp_path: Path) -> Engine:
     """An engine at whose door one can knock; it never opens its database."""
     database = Database(f"sqlite:///{tmp_path}/never-opened.db")
     outbox = Outbox(database, tables.messaging, clock=OwnedClock(), faults=NoFaults(), role="orchestrator")
-    return Engine(DEFINITIONS | {"chatty": CHATTY}, outbox, clock=outbox.clock)
+    return Engine(Definitions([*DEFINITIONS.values(), CHATTY]), outbox, clock=outbox.clock)
 
 
 # --- replies ------------------------------------------------------------------------------------------------------
@@ -477,7 +479,7 @@ async def test_a_stuck_saga_waits_until_a_person_retries_it(world: World, desk: 
     clock.advance(timedelta(days=1))
     assert await desk.engine.fire_timers() == 0
 
-    assert await desk.engine.retry(saga_id, by="ada", reason="the bank is back") is None
+    assert (await desk.engine.tell(saga_id, Retried("ada", "the bank is back"))).ignored is None
 
     saga = await world.saga(saga_id)
     assert (saga.status, saga.steps["capture-payment"].attempt) == ("running", 4)
@@ -500,23 +502,22 @@ async def test_a_late_reply_moves_a_stuck_saga(world: World, desk: Desk, clock: 
 async def test_retry_says_why_it_did_nothing(world: World, desk: Desk) -> None:
     saga_id = (await desk.start(an_order())).saga_id
     before = await world.saga(saga_id)
-    assert await desk.engine.retry(saga_id, by="ada", reason="impatience") == "nothing is stuck"
+    assert (await desk.engine.tell(saga_id, Retried("ada", "impatience"))).ignored == "nothing is stuck"
     assert await world.saga(saga_id) == before
     with pytest.raises(UnknownSaga, match="no-such-saga"):
-        await desk.engine.retry("no-such-saga", by="ada", reason="a typing error")
+        await desk.engine.tell("no-such-saga", Retried("ada", "a typing error"))
 
 
 async def test_a_saga_without_its_definition_is_left_alone(world: World, desk: Desk, clock: OwnedClock) -> None:
     saga_id = (await desk.start(an_order())).saga_id
     before = await world.saga(saga_id), await world.outgoing()
-    stranger = world.desk(definitions={"chatty": CHATTY})
+    stranger = world.desk(definitions=Definitions([CHATTY]))
     clock.advance(LATE)
 
     assert await stranger.engine.fire_timers() == 0
     await stranger.receive(answer(f"{saga_id}/open-order/do"))
-    refused = await stranger.engine.retry(saga_id, by="ada", reason="why not")
-    assert refused is not None
-    assert "is not loaded" in refused
+    with pytest.raises(NotLoaded, match="SAGA_DEFINITIONS"):
+        await stranger.engine.tell(saga_id, Retried("ada", "why not"))
 
     assert (await world.saga(saga_id), await world.outgoing()) == before
     assert await desk.engine.fire_timers() == 1, "whoever has the definition goes on with it"
@@ -528,7 +529,7 @@ async def test_a_saga_whose_definition_was_changed_without_a_new_version_is_left
     saga_id = (await desk.start(an_order())).saga_id
     before = await world.saga(saga_id), await world.outgoing()
     place_order = DEFINITIONS["place-order"]
-    changed = world.desk(definitions={"place-order": replace(place_order, retriable=place_order.retriable[:1])})
+    changed = world.desk(definitions=Definitions([replace(place_order, retriable=place_order.retriable[:1])]))
     clock.advance(LATE)
 
     assert await changed.engine.fire_timers() == 0
@@ -556,7 +557,7 @@ async def test_a_saga_that_cannot_be_read_holds_back_no_other_timer(
 
 async def test_a_reply_for_a_definition_that_is_not_loaded_is_left_to_another_replica(world: World, desk: Desk) -> None:
     saga_id = (await desk.start(an_order())).saga_id
-    stranger = world.desk(definitions={"chatty": CHATTY})
+    stranger = world.desk(definitions=Definitions([CHATTY]))
     reply = received(answer(f"{saga_id}/open-order/do"))
     async with stranger.outbox.unit_of_work() as unit:
         await stranger.engine.process(unit, [reply])
@@ -568,7 +569,7 @@ async def test_a_reply_for_a_definition_that_is_not_loaded_is_left_to_another_re
 
 async def test_sagas_without_a_definition_do_not_keep_others_from_their_timers(world: World, clock: OwnedClock) -> None:
     """More of them than are taken at once, and all due earlier."""
-    desk = world.desk(definitions=DEFINITIONS | {"chatty": CHATTY})
+    desk = world.desk(definitions=Definitions([*DEFINITIONS.values(), CHATTY]))
     await desk.engine.start([desk.engine.request("chatty", an_order()) for _ in range(TIMERS_AT_ONCE)])
     clock.advance(LATE)
     saga_id = (await desk.start(an_order())).saga_id

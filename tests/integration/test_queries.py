@@ -11,6 +11,7 @@ from orchestrator.cli.follow import Tail
 from orchestrator.definition import Policy
 from orchestrator.engine import UnknownSaga
 from orchestrator.queries import Filter, Queries, Summary, to_json
+from orchestrator.registry import Definitions
 from orchestrator.tables import saga_log
 from tests.support.servers import DatabaseUrls
 from tests.support.world import DAWN, Desk, OwnedClock, World, an_order, answer, definitions_with
@@ -224,7 +225,7 @@ async def test_a_stuck_step_says_why(queries: Queries, desk: Desk, clock: OwnedC
 
 async def test_a_saga_without_its_definition_can_be_looked_at(world: World, desk: Desk) -> None:
     saga_id = (await desk.start(an_order())).saga_id
-    view = await Queries(world.databases["orchestrator"], {}).get(saga_id, DAWN)
+    view = await Queries(world.databases["orchestrator"], Definitions([])).get(saga_id, DAWN)
     assert [(one.name, one.kind, one.participant) for one in view.steps][:2] == [
         ("open-order", "?", "?"),
         ("reserve-stock", "?", "?"),
@@ -310,4 +311,5 @@ async def test_a_log_line_goes_to_json_flat(queries: Queries, desk: Desk) -> Non
         "attempt": 1,
         "tries": 1,
         "due_at": "",
+        "no_return": False,
     }

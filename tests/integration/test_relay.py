@@ -238,7 +238,7 @@ async def test_a_broker_that_lost_its_store_is_given_everything_when_its_streams
 ) -> None:
     broker = CountingBroker(nats.url, name="test")
     await broker.connect()
-    await Topology(None).ensure(broker.jetstream)
+    await Topology().ensure(broker.jetstream)
     outbox = outbox_on(order, "order", grace=SOON)
     try:
         async with relaying(outbox, broker):
@@ -253,7 +253,7 @@ async def test_a_broker_that_lost_its_store_is_given_everything_when_its_streams
 
             await eventually(has_tried, "the relay has tried with no stream there")
             assert await count(order, TABLE) == 50
-            assert len(await Topology(None).ensure(broker.jetstream)) == 3
+            assert len(await Topology().ensure(broker.jetstream)) == 3
             await until_drained(order)
         assert set(await events_in(broker)) == set(sent)
     finally:

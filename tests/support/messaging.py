@@ -162,7 +162,7 @@ async def courier(url: str, inlet: Inlet | None = None) -> AsyncIterator[Broker]
     broker = Broker(url, name="test")
     await broker.connect()
     try:
-        await Topology(inlet).ensure(broker.jetstream)
+        await Topology(*([inlet] if inlet else [])).ensure(broker.jetstream)
         yield broker
     finally:
         await broker.close()

@@ -25,13 +25,16 @@ from sqlalchemy import Executable, Row, select
 
 from migrations.runner import upgrade
 from orchestrator import tables
-from orchestrator.composition import PARTICIPANTS, messaging_of
-from orchestrator.definition import Parallel, Policy, Reversible
+from orchestrator.composition import PARTICIPANTS, background_of, inlets_of, messaging_of
+from orchestrator.definition import Policy
 from orchestrator.definition import Saga as Definition
-from orchestrator.engine import Engine, StartResult, new_saga_id, run_timers
+from orchestrator.door import StartResult
+from orchestrator.engine import Engine, new_saga_id
 from orchestrator.model import SAGA, Saga
 from orchestrator.queries import Queries, SagaView
+from orchestrator.registry import Definitions
 from orchestrator.sagas import DEFINITIONS
+from orchestrator.steps import Parallel, Reversible, Step
 from orchestrator.verify import Books, Finding, Verifier
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
@@ -39,10 +42,10 @@ from outbox.database import Database
 from outbox.envelope import Envelope, Outcome
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.faults import Faults, NoFaults
-from outbox.pump import Received
+from outbox.pump import Processor, Received
 from outbox.relay import Relay
 from outbox.service import Service
-from outbox.topology import Topology, command_inlet, reply_inlet
+from outbox.topology import Inlet, Topology, command_inlet
 from outbox.unit_of_work import Outbox
 from participants.inventory.audit import InventoryAuditor
 from participants.inventory.seed import seed_stock
@@ -101,7 +104,7 @@ def with_policies(saga: Definition[Any], policy: Policy, undo_policy: Policy | N
             return Parallel(tuple(patient(step) for step in one.steps))
         if isinstance(one, Reversible):
             return replace(one, policy=policy, undo_policy=undo_policy or policy)
-        return replace(one, policy=policy)
+        return replace(one, policy=policy) if isinstance(one, Step) else one
 
     return replace(
         saga,
@@ -111,9 +114,9 @@ def with_policies(saga: Definition[Any], policy: Policy, undo_policy: Policy | N
     )
 
 
-def definitions_with(policy: Policy, undo_policy: Policy | None = None) -> dict[str, Definition[Any]]:
+def definitions_with(policy: Policy, undo_policy: Policy | None = None) -> Definitions:
     """The sagas of the product with another patience."""
-    return {name: with_policies(saga, policy, undo_policy) for name, saga in DEFINITIONS.items()}
+    return Definitions(with_policies(saga, policy, undo_policy) for saga in DEFINITIONS.values())
 
 
 UNTIRING: Final = definitions_with(
@@ -199,7 +202,7 @@ class World:
         nats_url: str = "",
         *,
         roles: Sequence[Role] = ROLES,
-        definitions: Mapping[str, Definition[Any]] = UNTIRING,
+        definitions: Definitions = UNTIRING,
         clock: Clock | None = None,
     ) -> None:
         self._urls = database_urls
@@ -261,7 +264,7 @@ class World:
     def desk(
         self,
         *,
-        definitions: Mapping[str, Definition[Any]] | None = None,
+        definitions: Definitions | None = None,
         faults: Faults | None = None,
         ids: Callable[[], str] = new_saga_id,
     ) -> Desk:
@@ -278,7 +281,7 @@ class World:
             broker = Broker(self._nats_url, name="amends-test")
             await broker.connect()
             self._stack.push_async_callback(broker.close)
-            await Topology(None).ensure(broker.jetstream)
+            await Topology().ensure(broker.jetstream)
             desk = self.desk()
             self._client = desk, Relay(desk.outbox, broker)
         desk, relay = self._client
@@ -406,15 +409,14 @@ class World:
             service = Service(
                 role,
                 url=self._nats_url,
-                inlet=reply_inlet(ACK_WAIT),
+                inlets=inlets_of(engine, ACK_WAIT),
                 outbox=outbox,
-                processor=engine,
-                background=(lambda: run_timers(engine),),
+                background=background_of(engine),
             )
         else:
             processor = CommandProcessor(PARTICIPANTS[role], database)
-            inlet = command_inlet(role, ACK_WAIT)
-            service = Service(role, url=self._nats_url, inlet=inlet, outbox=outbox, processor=processor)
+            inlets: dict[Inlet, Processor] = {command_inlet(role, ACK_WAIT): processor}
+            service = Service(role, url=self._nats_url, inlets=inlets, outbox=outbox)
         running = Running(service, asyncio.create_task(service.run()), reached)
         self._running[role].append(running)
         return running

@@ -1,0 +1,122 @@
+"""Admission: sagas that wait begin when their time has come and there is room, the most urgent first.
+
+A definition may limit how many of its sagas are in flight and how many begin in a stretch of time; any saga may be
+started for later. All of them wait in the same state, and this is the one place that lets them begin. Whoever admits
+sagas of a limited definition locks its row in `throttles`, so two replicas never fill the last place twice.
+
+How it dies: before the commit nobody has begun, after it the first commands are in the outbox.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.definition import Rate, Saga
+from orchestrator.engine import TICK, Engine, Happening
+from orchestrator.events import Admitted
+from orchestrator.tables import sagas, throttles
+from outbox.loops import forever
+from outbox.unit_of_work import UnitOfWork
+
+AT_ONCE: Final = 500
+CATCH_UP: Final = timedelta(seconds=1)
+"""How far back a rate may make up for what it did not use: the time between two looks, generously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many sagas may begin now, and when the rate lets the next one begin after them."""
+
+    places: int
+    since: datetime
+
+    def next_at(self, begun: int, rate: Rate | None) -> datetime:
+        """When the next one may begin, after so many have."""
+        return self.since if rate is None else self.since + begun * rate.spacing
+
+
+class Admission:
+    """Lets sagas that wait begin."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._clock = engine.outbox.clock
+        self._database = engine.outbox.database
+
+    async def admit(self) -> int:
+        """Let begin what may begin now. Returns how many sagas that were."""
+        admitted = 0
+        for name in await self._waiting_definitions():
+            async with self._engine.outbox.unit_of_work() as unit:
+                admitted += await self._admit(unit, name)
+        return admitted
+
+    async def _waiting_definitions(self) -> list[str]:
+        query = (
+            select(sagas.c.definition)
+            .distinct()
+            .where(sagas.c.status == "waiting", sagas.c.begins_at <= self._clock.now())
+            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
+        )
+        async with self._database.reading() as connection:
+            return sorted((await connection.execute(query)).scalars())
+
+    async def _admit(self, unit: UnitOfWork, name: str) -> int:
+        definition = self._engine.definitions.get(name)
+        if definition is None or not definition.is_limited:
+            return len(await self._begin(unit, name, AT_ONCE))
+        room = await self._room(unit, definition)
+        begun = await self._begin(unit, name, min(room.places, AT_ONCE)) if room.places else []
+        next_at = room.next_at(len(begun), definition.rate)
+        await unit.connection.execute(update(throttles).where(throttles.c.definition == name).values(next_at=next_at))
+        return len(begun)
+
+    async def _begin(self, unit: UnitOfWork, name: str, limit: int) -> list[str]:
+        due = (
+            select(sagas.c.id)
+            .where(sagas.c.definition == name, sagas.c.status == "waiting", sagas.c.begins_at <= unit.now)
+            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
+            .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        found = list((await unit.connection.execute(due)).scalars())
+        stored = await self._engine.store.lock(unit.connection, found)
+        events: list[Happening] = [(saga_id, Admitted(), None) for saga_id in found]  # the most urgent first
+        await self._engine.apply(unit, stored, events)
+        return found
+
+    async def _room(self, unit: UnitOfWork, definition: Saga[Any]) -> Room:
+        next_at = await self._lock(unit.connection, definition.name, unit.now)
+        since, places = unit.now, AT_ONCE
+        if definition.rate is not None:
+            since = max(next_at, unit.now - min(CATCH_UP, definition.rate.per))
+            places = int((unit.now - since) / definition.rate.spacing) + 1 if since <= unit.now else 0
+        if definition.max_in_flight is not None:
+            places = min(places, max(0, definition.max_in_flight - await self._in_flight(unit, definition.name)))
+        return Room(places, since)
+
+    async def _lock(self, connection: AsyncConnection, name: str, now: datetime) -> datetime:
+        await connection.execute(self._database.insert_new(throttles), [{"definition": name, "next_at": now}])
+        query = select(throttles.c.next_at).where(throttles.c.definition == name).with_for_update()
+        found: datetime = (await connection.execute(query)).scalar_one()
+        return found
+
+    async def _in_flight(self, unit: UnitOfWork, name: str) -> int:
+        query = select(func.count()).where(
+            sagas.c.definition == name, sagas.c.ended_at.is_(None), sagas.c.begins_at.is_(None)
+        )
+        count: int = (await unit.connection.execute(query)).scalar_one()
+        return count
+
+
+async def run_admission(admission: Admission) -> None:
+    """Let waiting sagas begin until cancelled. An outage of the database is waited out."""
+
+    async def admit() -> float:
+        return 0.0 if await admission.admit() >= AT_ONCE else TICK
+
+    await forever("let waiting sagas begin", admit)

@@ -1,0 +1,183 @@
+"""The orchestrator as a participant: it starts sagas, undoes them and passes on signals when a command says so.
+
+That is how a saga has children, and how a service starts a saga in the transaction in which it writes its own rows: it
+puts a StartSaga into its outbox. Promise 1 is kept without an inbox, as for replies (docs/adr/0004): the id of
+the command is the saga's key, so that the same command finds the saga that it has started, and an undo that comes
+before its do leaves a saga that is compensated from the first, which the do then finds (rule 5).
+
+How a batch dies: before the commit nothing has happened, and the broker brings it again; after it, it is found done.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from orchestrator import machine, outgoing
+from orchestrator.door import BadInput, StartRequest, read_request
+from orchestrator.engine import Engine
+from orchestrator.events import Signalled, UndoRequested
+from orchestrator.model import Caller, Phase
+from orchestrator.steps import SagaUndone, SignalSaga, SignalTaken, StartSaga, UndoSaga
+from orchestrator.store import Change, Stored
+from outbox.contracts import Command
+from outbox.envelope import Envelope
+from outbox.pump import Received
+from outbox.unit_of_work import UnitOfWork
+
+log = structlog.get_logger()
+
+COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {one.type: one for one in (StartSaga, UndoSaga, SignalSaga)}
+
+
+class Refusal(Exception):
+    """A command that is answered "no"."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class OrchestratorCommands:
+    """Carries out the commands that are addressed to the orchestrator."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        """Handle every command of the batch, in order: one that fails leaves nothing behind."""
+        for received in batch:
+            command = self._read(unit, received)
+            if command is None:
+                continue
+            try:
+                await self._carry_out(unit, received, command)
+            except Refusal as refusal:
+                self._refuse(unit, received, refusal)
+
+    async def _carry_out(self, unit: UnitOfWork, received: Received, command: Command[Any]) -> None:
+        match command:
+            case StartSaga():
+                await self._start(unit, received, command)
+            case UndoSaga():
+                await self._undo(unit, received, command)
+            case SignalSaga():
+                await self._signal(unit, received, command)
+            case _:
+                raise TypeError(f"there is a type for {command.type}, and nobody to carry it out")
+
+    # --- one command each ------------------------------------------------------------------------------------------
+
+    async def _start(self, unit: UnitOfWork, received: Received, command: StartSaga) -> None:
+        envelope = received.envelope
+        known = (await self._by_key(unit, command.saga, envelope.id)).get((command.saga, envelope.id))
+        caller = _caller(envelope)
+        if known is not None:
+            if caller is not None:
+                outgoing.answer_again(unit, known.saga, caller)
+            return
+        if command.saga not in self._engine.definitions:
+            unit.defer(envelope)  # a replica that has the definition will get it
+            return
+        request = self._request(command.saga, command.input, envelope.id, caller, command.labels)
+        await self._engine.start_within(unit, [request])
+
+    async def _undo(self, unit: UnitOfWork, received: Received, command: UndoSaga) -> None:
+        envelope = received.envelope
+        caller = _caller(envelope)
+        if envelope.undoes is None or caller is None:
+            raise Refusal("bad-command", "an undo says which command it `undoes`, and where its answer goes")
+        known = (await self._by_key(unit, command.saga, envelope.undoes)).get((command.saga, envelope.undoes))
+        if known is None:
+            await self._leave_tombstone(unit, received, command, caller)
+        elif known.saga.phase is Phase.COMPENSATED:
+            outgoing.answer(unit, caller, known.saga.id, SagaUndone(saga_id=known.saga.id))
+        else:
+            await self._undo_known(unit, received, known, caller)
+
+    async def _undo_known(self, unit: UnitOfWork, received: Received, known: Stored, caller: Caller) -> None:
+        saga_id = known.saga.id
+        definition = self._engine.definition_of(known.saga)
+        if definition is None:
+            unit.defer(received.envelope)
+            return
+        stored = await self._engine.store.lock(unit.connection, [saga_id])
+        event = UndoRequested(caller)
+        decision = machine.decide(definition, stored[saga_id].saga, event, unit.now)
+        if decision.ignored is not None and decision.saga.phase is not Phase.COMPENSATING:
+            raise Refusal("cannot-be-undone", f"saga {saga_id}: {decision.ignored}")
+        await self._engine.apply(unit, stored, [(saga_id, event, received)])
+
+    async def _leave_tombstone(self, unit: UnitOfWork, received: Received, command: UndoSaga, caller: Caller) -> None:
+        """A saga that was undone before it was begun: it never asks anybody anything."""
+        if command.saga not in self._engine.definitions:
+            unit.defer(received.envelope)
+            return
+        request = self._request(command.saga, command.input, received.envelope.undoes or "", None, {})
+        saga_id, definition = self._engine.new_id(), self._engine.definitions[command.saga]
+        held = machine.start(definition, saga_id, request.data, unit.now, machine.Terms(waits=True))
+        undone = machine.decide(definition, held.saga, UndoRequested(caller), unit.now)
+        stored = Stored(undone.saga, 1, request.key, request.digest, unit.now)
+        await self._engine.store.write(unit.connection, [Change(stored, held.entries + undone.entries, unit.now)])
+        outgoing.send(unit, undone)
+
+    async def _signal(self, unit: UnitOfWork, received: Received, command: SignalSaga) -> None:
+        stored = await self._engine.store.lock(unit.connection, [command.saga_id])
+        if command.saga_id not in stored:
+            raise Refusal("unknown-saga", f"there is no saga {command.saga_id}")
+        definition = self._engine.definition_of(stored[command.saga_id].saga)
+        if definition is None:
+            unit.defer(received.envelope)
+            return
+        event = Signalled(command.step, command.outcome, command.data, received.envelope.source)
+        try:
+            machine.decide(definition, stored[command.saga_id].saga, event, unit.now)
+        except machine.UnreadableReply as error:
+            raise Refusal("bad-signal", str(error)) from error
+        await self._engine.apply(unit, stored, [(command.saga_id, event, received)])
+        caller = _caller(received.envelope)
+        if caller is not None:
+            outgoing.answer(unit, caller, command.saga_id, SignalTaken())
+
+    # --- what they have in common --------------------------------------------------------------------------------
+
+    def _read(self, unit: UnitOfWork, received: Received) -> Command[Any] | None:
+        envelope = received.envelope
+        kind = COMMANDS.get(envelope.type)
+        if kind is None:
+            problem = f"the orchestrator has no handler for {envelope.type}"
+        elif not (envelope.replyto or "saga.reply.").startswith("saga.reply."):
+            problem = f"no stream takes an answer to replyto {envelope.replyto!r}: it begins with saga.reply."
+        else:
+            try:
+                return kind.model_validate(envelope.data)
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                where = ".".join(str(part) for part in first["loc"]) or "data"
+                problem = f"{envelope.type} cannot be read: {where}: {first['msg']}"
+        log.error("command buried as a dead letter", message=envelope.id, reason=problem)
+        unit.bury(received.dead_letter(problem))
+        return None
+
+    def _request(
+        self, saga: str, data: Mapping[str, Any], key: str, caller: Caller | None, labels: Mapping[str, str]
+    ) -> StartRequest:
+        try:
+            return read_request(self._engine.definitions[saga], data, key, labels=labels, caller=caller)
+        except BadInput as error:
+            raise Refusal("bad-input", str(error)) from error
+
+    async def _by_key(self, unit: UnitOfWork, saga: str, key: str) -> dict[tuple[str, str], Stored]:
+        return await self._engine.store.find_by_key(unit.connection, [(saga, key)])
+
+    def _refuse(self, unit: UnitOfWork, received: Received, refusal: Refusal) -> None:
+        caller = _caller(received.envelope)
+        if caller is None:
+            unit.bury(received.dead_letter(str(refusal)))
+        else:
+            outgoing.refuse(unit, caller, received.envelope.subject, refusal.code, str(refusal))
+
+
+def _caller(envelope: Envelope) -> Caller | None:
+    return None if envelope.replyto is None else Caller(envelope.id, envelope.replyto, envelope.attempt)

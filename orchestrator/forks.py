@@ -1,0 +1,131 @@
+"""Forks: a saga that has ended is run again from one of its steps, as a new saga.
+
+From its first step on it is the same input once more, with ids of its own. From a later step on it is a copy of a
+saga that has *completed*: the data is as it was when that step's turn came, ids included, so that its commands speak of
+the same reservation and the same payment; the steps before it stay the original's, and are never undone by the copy.
+A saga that was compensated has no effects to go on from, so it can only be run again as a whole.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+
+from orchestrator import machine, outgoing
+from orchestrator.definition import Saga as Definition
+from orchestrator.definition import SagaData, StepSpec, base_name
+from orchestrator.door import BadInput, StartRequest
+from orchestrator.engine import Engine, UnknownSaga
+from orchestrator.entries import ENTRIES, Entry, Started
+from orchestrator.model import ENDED, Phase, Saga
+from orchestrator.reads import supplied_fields
+from orchestrator.store import Change, Stored
+from orchestrator.tables import saga_log
+from outbox.unit_of_work import UnitOfWork
+
+
+class CannotFork(Exception):
+    """A saga that cannot be run again from there. Says why, and from where it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A saga that was begun as a copy of another."""
+
+    saga_id: str
+    steps: tuple[str, ...]
+    """The steps that are run again."""
+
+
+async def fork(engine: Engine, saga_id: str, from_step: str | None = None) -> Fork:
+    """Begin a copy of a saga, on the newest version of its definition. Raises UnknownSaga, CannotFork."""
+    async with engine.outbox.unit_of_work() as unit:
+        original = (await engine.store.lock(unit.connection, [saga_id])).get(saga_id)
+        if original is None:
+            raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
+        definition = _definition(engine, original.saga)
+        first = _first(definition, from_step)
+        _check(original.saga, first)
+        log = await _log(unit, saga_id)
+        if first.stage == 0:
+            return await _again(engine, unit, definition, log)
+        return await _copy(engine, unit, definition, original, first, log)
+
+
+async def _again(engine: Engine, unit: UnitOfWork, definition: Definition[Any], log: list[Entry]) -> Fork:
+    begun = next(entry for entry in log if isinstance(entry, Started))
+    ours = {"saga_id", *supplied_fields(definition.data)}
+    data = {name: value for name, value in begun.data.items() if name not in ours}
+    try:
+        request = engine.request(definition.name, data)
+    except BadInput as error:
+        raise CannotFork(f"its input is none for {definition.name} v{definition.version}: {error}") from error
+    [result] = await engine.start_within(unit, [request])
+    return Fork(result.saga_id, tuple(definition.steps))
+
+
+async def _copy(
+    engine: Engine,
+    unit: UnitOfWork,
+    definition: Definition[Any],
+    original: Stored,
+    first: StepSpec,
+    log: list[Entry],
+) -> Fork:
+    before = [spec.name for spec in definition.steps.values() if spec.stage < first.stage]
+    request = _request(definition, original, _data_before(definition, original.saga.id, log, first))
+    terms = machine.Terms(fork_of=original.saga.id, taken_over=tuple(before))
+    decision = machine.start(definition, engine.new_id(), request.data, unit.now, terms)
+    stored = Stored(decision.saga, 1, None, original.digest, unit.now, priority=original.priority)
+    await engine.store.write(unit.connection, [Change(stored, decision.entries, unit.now)])
+    outgoing.send(unit, decision)
+    return Fork(decision.saga.id, tuple(name for name in definition.steps if name not in before))
+
+
+def _definition(engine: Engine, saga: Saga) -> Definition[Any]:
+    if saga.definition not in engine.definitions:
+        raise CannotFork(f"its definition {saga.definition} is not loaded: name its module in SAGA_DEFINITIONS")
+    return engine.definitions[saga.definition]
+
+
+def _first(definition: Definition[Any], from_step: str | None) -> StepSpec:
+    if from_step is None:
+        return definition.stages[0][0]
+    if from_step not in definition.steps:
+        raise CannotFork(f"{definition.name} has no step {from_step}: it has {', '.join(definition.steps)}")
+    return definition.steps[from_step]
+
+
+def _check(saga: Saga, first: StepSpec) -> None:
+    if saga.phase not in ENDED:
+        raise CannotFork(f"saga {saga.id} has not ended, it is {saga.status}: retry, resolve or cancel it first")
+    if first.stage > 0 and saga.phase is not Phase.COMPLETED:
+        raise CannotFork(
+            f"saga {saga.id} was compensated, so nothing is left to go on from at {first.name}: "
+            "leave out the step to run it again as a whole"
+        )
+
+
+def _request(definition: Definition[Any], original: Stored, data: dict[str, Any]) -> StartRequest:
+    try:
+        read: SagaData = definition.data.model_validate(data)
+    except ValueError as error:
+        raise CannotFork(f"its data is none for {definition.name} v{definition.version}: {error}") from error
+    return StartRequest(definition.name, read, original.digest)
+
+
+def _data_before(definition: Definition[Any], saga_id: str, log: list[Entry], first: StepSpec) -> dict[str, Any]:
+    """What the saga knew when the stage of `first` began."""
+    later = {spec.name for spec in definition.steps.values() if spec.stage >= first.stage}
+    before: list[Entry] = []
+    for entry in log:
+        if base_name(getattr(entry, "step", "")) in later:
+            break
+        before.append(entry)
+    return machine.replay(saga_id, before).data
+
+
+async def _log(unit: UnitOfWork, saga_id: str) -> list[Entry]:
+    query = select(saga_log.c.entries).where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.revision)
+    rows = (await unit.connection.execute(query)).scalars()
+    return [entry for row in rows for entry in ENTRIES.validate_json(row)]
