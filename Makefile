@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-PACKAGES := orchestrator participants outbox migrations
+PACKAGES := orchestrator participants outbox migrations examples
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +13,7 @@ DEV_READY := $(VENV)/.dev-ready
 NPROCESSES := -n 4  # more than the cores of a small machine: many tests wait for servers and timers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check mutants clean
+.PHONY: help demo test lint check mutants docs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: lint test ## What CI runs: lint, then the tests
 
 mutants: $(DEV_READY) ## Plant mistakes in the state machine, and show how the explorer finds each
 	@$(BIN)/python -m tests.mutants
+
+docs: $(RUN_READY) ## Draw again, from the code, what the pages show of it
+	@$(BIN)/python -m docs.draw
 
 clean: ## Remove .venv, caches and build output
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

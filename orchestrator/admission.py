@@ -11,19 +11,27 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import func, select, update
+import structlog
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import Rate, Saga
 from orchestrator.engine import TICK, Engine, Happening
 from orchestrator.events import Admitted
 from orchestrator.tables import sagas, throttles
+from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.unit_of_work import UnitOfWork
 
+log = structlog.get_logger()
+
 AT_ONCE: Final = 500
-CATCH_UP: Final = timedelta(seconds=1)
-"""How far back a rate may make up for what it did not use: the time between two looks, generously."""
+CATCH_UP: Final = timedelta(seconds=2 * TICK)
+"""How late a look may be and still let begin all who were due since the last one. Whoever finds more time unused starts
+afresh with one: a rate that was not needed for a while is no licence for a crowd.
+"""
+
+POSTPONED: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +56,39 @@ class Admission:
 
     async def admit(self) -> int:
         """Let begin what may begin now. Returns how many sagas that were."""
-        admitted = 0
-        for name in await self._waiting_definitions():
+        return sum([await self._admit_all(name) for name in await self._waiting_definitions()])
+
+    async def _admit_all(self, name: str) -> int:
+        try:
             async with self._engine.outbox.unit_of_work() as unit:
-                admitted += await self._admit(unit, name)
+                return await self._admit(unit, name)
+        except (OutOfReach, SchemaMissing):
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            log.warning("sagas could not begin together and begin one by one", definition=name, reason=reason)
+            return await self._admit_one_by_one(name)
+
+    async def _admit_one_by_one(self, name: str) -> int:
+        """One saga that cannot be handled holds nobody back (rule 9): it is moved out of the way."""
+        async with self._database.reading() as connection:
+            due = list((await connection.execute(self._due(name, self._clock.now()).limit(AT_ONCE))).scalars())
+        admitted = 0
+        for saga_id in due:
+            try:
+                async with self._engine.outbox.unit_of_work() as unit:
+                    admitted += await self._admit(unit, name, only=saga_id)
+            except (OutOfReach, SchemaMissing):
+                raise
+            except Exception as error:
+                log.error("a saga cannot begin; see `saga verify`", saga=saga_id, reason=repr(error))
+                await self._postpone(saga_id)
         return admitted
+
+    async def _postpone(self, saga_id: str) -> None:
+        async with self._engine.outbox.unit_of_work() as unit:
+            later = update(sagas).where(sagas.c.id == saga_id).values(begins_at=unit.now + POSTPONED)
+            await unit.connection.execute(later)
 
     async def _waiting_definitions(self) -> list[str]:
         query = (
@@ -64,36 +100,39 @@ class Admission:
         async with self._database.reading() as connection:
             return sorted((await connection.execute(query)).scalars())
 
-    async def _admit(self, unit: UnitOfWork, name: str) -> int:
+    async def _admit(self, unit: UnitOfWork, name: str, only: str | None = None) -> int:
         definition = self._engine.definitions.get(name)
         if definition is None or not definition.is_limited:
-            return len(await self._begin(unit, name, AT_ONCE))
+            return len(await self._begin(unit, name, AT_ONCE, only))
         room = await self._room(unit, definition)
-        begun = await self._begin(unit, name, min(room.places, AT_ONCE)) if room.places else []
+        begun = await self._begin(unit, name, min(room.places, AT_ONCE), only) if room.places else []
         next_at = room.next_at(len(begun), definition.rate)
         await unit.connection.execute(update(throttles).where(throttles.c.definition == name).values(next_at=next_at))
         return len(begun)
 
-    async def _begin(self, unit: UnitOfWork, name: str, limit: int) -> list[str]:
-        due = (
-            select(sagas.c.id)
-            .where(sagas.c.definition == name, sagas.c.status == "waiting", sagas.c.begins_at <= unit.now)
-            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
-            .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
+    async def _begin(self, unit: UnitOfWork, name: str, limit: int, only: str | None) -> list[str]:
+        due = self._due(name, unit.now).limit(limit).with_for_update(skip_locked=True)
+        if only is not None:
+            due = due.where(sagas.c.id == only)
         found = list((await unit.connection.execute(due)).scalars())
         stored = await self._engine.store.lock(unit.connection, found)
         events: list[Happening] = [(saga_id, Admitted(), None) for saga_id in found]  # the most urgent first
         await self._engine.apply(unit, stored, events)
         return found
 
+    def _due(self, name: str, now: datetime) -> Select[str]:
+        return (
+            select(sagas.c.id)
+            .where(sagas.c.definition == name, sagas.c.status == "waiting", sagas.c.begins_at <= now)
+            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
+            .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
+        )
+
     async def _room(self, unit: UnitOfWork, definition: Saga[Any]) -> Room:
         next_at = await self._lock(unit.connection, definition.name, unit.now)
         since, places = unit.now, AT_ONCE
         if definition.rate is not None:
-            since = max(next_at, unit.now - min(CATCH_UP, definition.rate.per))
+            since = _resumes_at(definition.rate, next_at, unit.now)
             places = int((unit.now - since) / definition.rate.spacing) + 1 if since <= unit.now else 0
         if definition.max_in_flight is not None:
             places = min(places, max(0, definition.max_in_flight - await self._in_flight(unit, definition.name)))
@@ -111,6 +150,12 @@ class Admission:
         )
         count: int = (await unit.connection.execute(query)).scalar_one()
         return count
+
+
+def _resumes_at(rate: Rate, next_at: datetime, now: datetime) -> datetime:
+    """Where a rate goes on: as it was laid down if that is still to come, or was missed by the look alone."""
+    is_missed_by_the_look = rate.spacing < CATCH_UP and now - next_at <= CATCH_UP
+    return next_at if is_missed_by_the_look else max(next_at, now)
 
 
 async def run_admission(admission: Admission) -> None:

@@ -4,7 +4,7 @@ The machine hands over what the saga knows as JSON; the functions get it as the 
 """
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -54,6 +54,8 @@ def keep(definition: Saga[Any], state: State, instance: str, answer: Message) ->
         known = _data(definition, state)
         kept: dict[str, Any] = then(known, answer).model_dump(mode="json")
         after = definition.data.model_validate(kept)
+        if after.saga_id != known.saga_id:
+            raise ValueError("it changed `saga_id`, from which undos are built; use data.model_copy(update={…})")
         for other in _expanded(definition, state.steps):
             if other.items is not None and list(other.items(known)) != list(other.items(after)):
                 raise ValueError(f"it changed the list that step {other.name} runs over")
@@ -79,10 +81,10 @@ def instances(definition: Saga[Any], state: State, spec: StepSpec) -> list[str]:
     return [f"{spec.name}[{index}]" for index in range(count)]
 
 
-def lasting(definition: Saga[Any], state: State, spec: StepSpec) -> timedelta:
-    """How long a delay lasts. Raises Broken."""
-    how_long = spec.lasting
-    return timedelta(0) if how_long is None else _guarded("lasting", lambda: how_long(_data(definition, state)))
+def over_at(definition: Saga[Any], state: State, spec: StepSpec, now: datetime) -> datetime:
+    """When a delay that begins now is over. Raises Broken."""
+    lasting = spec.lasting
+    return now if lasting is None else _guarded("lasting", lambda: now + _timedelta(lasting(_data(definition, state))))
 
 
 def read_answer(spec: StepSpec, data: dict[str, Any]) -> Message:
@@ -104,6 +106,12 @@ def _arguments(definition: Saga[Any], state: State, spec: StepSpec, instance: st
     if spec.items is None or index is None:
         return (data,)
     return data, spec.items(data)[index]
+
+
+def _timedelta(value: Any) -> timedelta:
+    if not isinstance(value, timedelta):
+        raise TypeError(f"it returned {value!r}, which is no timedelta")
+    return value
 
 
 def _expanded(definition: Saga[Any], names: Iterable[str]) -> list[StepSpec]:

@@ -15,8 +15,10 @@ import structlog
 from pydantic import ValidationError
 
 from orchestrator import machine, outgoing
-from orchestrator.door import BadInput, StartRequest, read_request
+from orchestrator.definition import Saga, SagaData
+from orchestrator.door import MAX_KEY, BadInput, StartRequest, read_request
 from orchestrator.engine import Engine
+from orchestrator.entries import SignalReceived
 from orchestrator.events import Signalled, UndoRequested
 from orchestrator.model import Caller, Phase
 from orchestrator.steps import SagaUndone, SignalSaga, SignalTaken, StartSaga, UndoSaga
@@ -27,6 +29,9 @@ from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
 
 log = structlog.get_logger()
+
+LONGEST_ID: Final = 300
+"""Characters: the id of an answer is made of the command's, and must still fit."""
 
 COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {one.type: one for one in (StartSaga, UndoSaga, SignalSaga)}
 
@@ -88,24 +93,29 @@ class OrchestratorCommands:
         caller = _caller(envelope)
         if envelope.undoes is None or caller is None:
             raise Refusal("bad-command", "an undo says which command it `undoes`, and where its answer goes")
+        if len(envelope.undoes) > MAX_KEY:
+            raise Refusal(
+                "bad-command", f"it undoes a command that no saga has as its key: {MAX_KEY} characters at most"
+            )
         known = (await self._by_key(unit, command.saga, envelope.undoes)).get((command.saga, envelope.undoes))
         if known is None:
             await self._leave_tombstone(unit, received, command, caller)
-        elif known.saga.phase is Phase.COMPENSATED:
-            outgoing.answer(unit, caller, known.saga.id, SagaUndone(saga_id=known.saga.id))
         else:
-            await self._undo_known(unit, received, known, caller)
+            await self._undo_known(unit, received, known.saga.id, caller)
 
-    async def _undo_known(self, unit: UnitOfWork, received: Received, known: Stored, caller: Caller) -> None:
-        saga_id = known.saga.id
-        definition = self._engine.definition_of(known.saga)
+    async def _undo_known(self, unit: UnitOfWork, received: Received, saga_id: str, caller: Caller) -> None:
+        stored = await self._engine.store.lock(unit.connection, [saga_id])
+        saga = stored[saga_id].saga  # as it is now that nobody else can change it
+        if saga.phase is Phase.COMPENSATED:
+            outgoing.answer(unit, caller, saga_id, SagaUndone(saga_id=saga_id))
+            return
+        definition = self._engine.definition_of(saga)
         if definition is None:
             unit.defer(received.envelope)
             return
-        stored = await self._engine.store.lock(unit.connection, [saga_id])
         event = UndoRequested(caller)
-        decision = machine.decide(definition, stored[saga_id].saga, event, unit.now)
-        if decision.ignored is not None and decision.saga.phase is not Phase.COMPENSATING:
+        decision = machine.decide(definition, saga, event, unit.now)
+        if decision.ignored is not None and saga.phase is not Phase.COMPENSATING:
             raise Refusal("cannot-be-undone", f"saga {saga_id}: {decision.ignored}")
         await self._engine.apply(unit, stored, [(saga_id, event, received)])
 
@@ -114,11 +124,11 @@ class OrchestratorCommands:
         if command.saga not in self._engine.definitions:
             unit.defer(received.envelope)
             return
-        request = self._request(command.saga, command.input, received.envelope.undoes or "", None, {})
         saga_id, definition = self._engine.new_id(), self._engine.definitions[command.saga]
-        held = machine.start(definition, saga_id, request.data, unit.now, machine.Terms(waits=True))
+        data, digest = _as_input(definition, command.input)
+        held = machine.start(definition, saga_id, data, unit.now, machine.Terms(waits=True))
         undone = machine.decide(definition, held.saga, UndoRequested(caller), unit.now)
-        stored = Stored(undone.saga, 1, request.key, request.digest, unit.now)
+        stored = Stored(undone.saga, 1, received.envelope.undoes, digest, unit.now)
         await self._engine.store.write(unit.connection, [Change(stored, held.entries + undone.entries, unit.now)])
         outgoing.send(unit, undone)
 
@@ -132,10 +142,13 @@ class OrchestratorCommands:
             return
         event = Signalled(command.step, command.outcome, command.data, received.envelope.source)
         try:
-            machine.decide(definition, stored[command.saga_id].saga, event, unit.now)
+            decision = machine.decide(definition, stored[command.saga_id].saga, event, unit.now)
         except machine.UnreadableReply as error:
             raise Refusal("bad-signal", str(error)) from error
-        await self._engine.apply(unit, stored, [(command.saga_id, event, received)])
+        if decision.ignored is None:
+            await self._engine.apply(unit, stored, [(command.saga_id, event, received)])
+        elif not await self._was_signalled(unit, command):
+            raise Refusal("not-awaited", f"saga {command.saga_id}: {decision.ignored}")
         caller = _caller(received.envelope)
         if caller is not None:
             outgoing.answer(unit, caller, command.saga_id, SignalTaken())
@@ -147,6 +160,8 @@ class OrchestratorCommands:
         kind = COMMANDS.get(envelope.type)
         if kind is None:
             problem = f"the orchestrator has no handler for {envelope.type}"
+        elif len(envelope.id) > LONGEST_ID:
+            problem = f"its id has {len(envelope.id)} characters, and an answer's id must still fit"
         elif not (envelope.replyto or "saga.reply.").startswith("saga.reply."):
             problem = f"no stream takes an answer to replyto {envelope.replyto!r}: it begins with saga.reply."
         else:
@@ -168,6 +183,11 @@ class OrchestratorCommands:
         except BadInput as error:
             raise Refusal("bad-input", str(error)) from error
 
+    async def _was_signalled(self, unit: UnitOfWork, command: SignalSaga) -> bool:
+        """Whether a signal for this step has been taken before: then this one may be the same, come again."""
+        log = await self._engine.store.log(unit.connection, command.saga_id)
+        return any(isinstance(entry, SignalReceived) and entry.step == command.step for entry in log)
+
     async def _by_key(self, unit: UnitOfWork, saga: str, key: str) -> dict[tuple[str, str], Stored]:
         return await self._engine.store.find_by_key(unit.connection, [(saga, key)])
 
@@ -181,3 +201,12 @@ class OrchestratorCommands:
 
 def _caller(envelope: Envelope) -> Caller | None:
     return None if envelope.replyto is None else Caller(envelope.id, envelope.replyto, envelope.attempt)
+
+
+def _as_input(definition: Saga[Any], data: Mapping[str, Any]) -> tuple[SagaData, str]:
+    """What a tombstone keeps of an input. A bad one is no reason to refuse: whoever starts with it is refused, too."""
+    try:
+        request = read_request(definition, data)
+    except BadInput:
+        return SagaData(), ""
+    return request.data, request.digest

@@ -15,6 +15,8 @@ from orchestrator.commands import OrchestratorCommands
 from orchestrator.engine import Engine, run_timers
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
+from orchestrator.retention import Pruner, SagaRetention
+from orchestrator.scheduler import Scheduler, run_schedules
 from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
 from outbox.broker import Broker
@@ -24,6 +26,7 @@ from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
 from outbox.pump import Processor
 from outbox.relay import Relay
+from outbox.retention import MessagingRetention
 from outbox.service import Background, Service
 from outbox.tables import MessagingTables
 from outbox.topology import Inlet, Topology, command_inlet, reply_inlet
@@ -106,7 +109,11 @@ def inlets_of(engine: Engine, ack_wait: timedelta) -> dict[Inlet, Processor]:
 
 def background_of(engine: Engine) -> tuple[Background, ...]:
     """What the orchestrator does without being asked."""
-    return (lambda: run_timers(engine), lambda: run_admission(Admission(engine)))
+    return (
+        lambda: run_timers(engine),
+        lambda: run_admission(Admission(engine)),
+        lambda: run_schedules(Scheduler(engine)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,22 @@ async def open_verifier(settings: Settings) -> AsyncIterator[Verifier]:
         )
         books: Sequence[Books] = [Books(role, databases[role], messaging_of(role)) for role in roles]
         yield Verifier(databases["orchestrator"], load_definitions(settings), auditors, books)
+
+
+@asynccontextmanager
+async def open_pruner(settings: Settings, *, batch: int) -> AsyncIterator[Pruner]:
+    """Opens every database."""
+    faults, clock = faults_from(settings.crash_at), DatabaseClock()
+    async with AsyncExitStack() as stack:
+        databases = {role: open_database(settings, role) for role in ("orchestrator", *PARTICIPANTS)}
+        for database in databases.values():
+            stack.push_async_callback(database.close)
+        await clock.sync(databases["orchestrator"])
+        messaging = [
+            MessagingRetention(role, database, messaging_of(role), batch=batch, faults=faults)
+            for role, database in databases.items()
+        ]
+        yield Pruner(SagaRetention(databases["orchestrator"], batch=batch, faults=faults), messaging, clock.now())
 
 
 class SeedRefused(Exception):

@@ -1,4 +1,5 @@
-"""When a schedule's times are: a cron expression in a time zone. Every answer is in UTC.
+"""When a schedule's times are: a cron expression in a time zone, and what becomes of times that were missed. No I/O but
+the files of the time zones. Every answer is in UTC.
 
 CronSim knows which days and minutes an expression means. What a time zone does with them twice a year is decided here,
 in the way of Debian's cron:
@@ -9,11 +10,13 @@ in the way of Debian's cron:
   really passes: it runs in both of two hours of the same name, and not in one that there isn't.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from itertools import takewhile
-from typing import Final
+from itertools import islice, takewhile
+from typing import Final, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -24,8 +27,18 @@ LONGEST: Final = 100
 LARGEST_SHIFT: Final = timedelta(hours=2)
 """So far clocks are set back at most; what is looked for after a moment may have an earlier time of day than it."""
 
+TOLERANCE: Final = timedelta(seconds=60)
+"""A time that is dealt with later than this is a missed one."""
+
+AT_ONCE: Final = 100
+"""Times of one schedule that are dealt with at once."""
+
 INSTANT: Final = timedelta(microseconds=1)
 MINUTE: Final = timedelta(minutes=1)
+
+
+Missed = Literal["skip", "once", "all"]
+"""What becomes of missed times: nothing, one run for all of them, or a run for each."""
 
 
 class BadCron(Exception):
@@ -42,8 +55,8 @@ class Cron:
 
     def after(self, moment: datetime) -> Iterator[datetime]:
         """All that are later than `moment`, the earliest first, each once. There is no end to them."""
-        last = moment
-        for found in self._elapsing(moment) if self._repeats else self._of_day(moment):
+        last = moment.astimezone(UTC)
+        for found in self._elapsing(last) if self._repeats else self._of_day(last):
             if found > last:
                 last = found
                 yield found
@@ -54,19 +67,17 @@ class Cron:
 
     def between(self, begin: datetime, end: datetime) -> Iterator[datetime]:
         """Those from `begin` to `end`, both included."""
-        return takewhile(lambda at: at <= end, self.after(begin - INSTANT))
+        last = end.astimezone(UTC)
+        return takewhile(lambda at: at <= last, self.after(begin.astimezone(UTC) - INSTANT))
 
     def latest(self, begin: datetime, end: datetime) -> datetime | None:
         """The last one from `begin` to `end`, without a walk through all of them."""
         span = timedelta(hours=1)
-        while True:
-            since = max(begin, end - span)
-            found = None
-            for found in self.between(since, end):
-                pass
-            if found is not None or since == begin:
-                return found
+        while end - begin > span:
+            if found := deque(self.between(end - span, end), maxlen=1):
+                return found[0]
             span *= 4
+        return next(iter(deque(self.between(begin, end), maxlen=1)), None)
 
     def _of_day(self, moment: datetime) -> Iterator[datetime]:
         for wall in self._walls(moment):
@@ -120,3 +131,25 @@ def _repeats(text: str) -> bool:
     except CronSimError as error:
         raise BadCron(f"cron {text!r} cannot be read ({str(error).lower()}): {form}") from None
     return fields[0].startswith("*") or fields[1].startswith("*")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done about a schedule that is due: the times that are run, and the time to look at next."""
+
+    times: tuple[datetime, ...]
+    next_at: datetime | None
+
+
+def plan(missed: Missed, cron: Cron, due: datetime, now: datetime) -> Plan:
+    """What is done about the times from `due`, which has come, to `now`.
+
+    A time is missed when the next one has come too, or when it is more than TOLERANCE ago. `once` runs the latest time,
+    be it missed or not; `all` takes at most AT_ONCE of them, and leaves the others for the next look.
+    """
+    if missed == "all":
+        times = (due, *islice(cron.between(due + INSTANT, now), AT_ONCE - 1))
+        return Plan(times, cron.first_after(times[-1]))
+    latest = cron.latest(due, now) or due
+    too_late = missed == "skip" and now - latest > TOLERANCE
+    return Plan(() if too_late else (latest,), cron.first_after(now))

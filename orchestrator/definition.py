@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, wraps
 from hashlib import sha256
 from typing import Any, Final, Generic, TypeVar, get_type_hints
 
@@ -177,10 +177,10 @@ class Saga(Generic[D]):
         if self.max_in_flight is not None and self.max_in_flight < 1:
             raise InvalidDefinition(f"saga {self.name}: max_in_flight is {self.max_in_flight}; at least 1 may run")
         if self.pivot is None and self.retriable:
-            raise self._wrong("has retriable steps and no pivot; what comes after no point of no return is reversible")
+            raise self._wrong("it has retriable steps and no pivot; make one of them the pivot, or all reversible")
         object.__setattr__(self, "stages", tuple(self._stages()))
         if not self.stages:
-            raise self._wrong("has no steps; give it one")
+            raise self._wrong("it has no steps; give it one")
         if len(self.steps) != sum(len(stage) for stage in self.stages):
             raise self._wrong("two steps have the same name; a step is named after its function, so rename one")
         self._check_times()
@@ -253,8 +253,7 @@ class Saga(Generic[D]):
                 spec = StepSpec(one.name, kind, stage, Action.DELAY, lasting=lasting, when=one.when)
             case _:
                 remedy = "give it an undo with reversible(…, undo=…)" if kind is Kind.REVERSIBLE else "use step(…)"
-                name = kebab_case(getattr(getattr(one, "do", None), "__name__", type(one).__name__))
-                raise self._wrong(f"step {name} cannot stand in `{kind}`; {remedy}")
+                raise self._wrong(f"step {_called(one)} cannot stand in `{kind}`; {remedy}")
         if len(spec.name) > LONGEST_NAME:
             raise self._wrong(f"the name of step {spec.name} has more than {LONGEST_NAME} characters; shorten it")
         if spec.limit is not None and spec.limit < 1:
@@ -371,8 +370,15 @@ class Saga(Generic[D]):
                 )
 
     def _check_data(self) -> None:
-        """A step may read a supplied field only when an earlier stage supplies it."""
+        """A step may read a supplied field only when an earlier stage supplies it; what counts at the start, none."""
         missing = set(supplied_fields(self.data))
+        for part, function in (("labels", self.labels), ("priority", self.priority)):
+            read = reads(function, self.data) if callable(function) else None
+            for name in sorted((read or frozenset()) & missing):
+                raise self._wrong(
+                    f"its `{part}` reads `{name}`, and no step has supplied that when the saga starts; "
+                    "use fields of the input"
+                )
         for stage in self.stages:
             for spec in stage:
                 self._check_reads(spec, missing)
@@ -412,7 +418,18 @@ def _structure(spec: StepSpec) -> list[Any]:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return getattr(function, "__name__", "?")
+    return getattr(function, "__name__", repr(function))
+
+
+def _called(one: Any) -> str:
+    """What a step is called by whoever wrote it, also where it may not stand."""
+    match one:
+        case Wait():
+            return one.signal.type
+        case Delay():
+            return one.name
+        case _:
+            return kebab_case(_name(getattr(one, "do", type(one))))
 
 
 def _always(lasting: timedelta) -> Callable[[Any], timedelta]:
@@ -420,11 +437,19 @@ def _always(lasting: timedelta) -> Callable[[Any], timedelta]:
 
 
 def _start_child(one: Child[Any]) -> Callable[[Any], StartSaga]:
-    return lambda data: StartSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+    @wraps(one.data_of)  # what it reads is what `data_of` reads
+    def start(data: Any) -> StartSaga:
+        return StartSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+
+    return start
 
 
 def _undo_child(one: Child[Any]) -> Callable[[Any], UndoSaga]:
-    return lambda data: UndoSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+    @wraps(one.data_of)
+    def undo(data: Any) -> UndoSaga:
+        return UndoSaga(saga=one.saga.name, input=_input(one.data_of(data)))
+
+    return undo
 
 
 def _input(data: SagaData) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def read_request(
     read = _read(definition, data)
     if (problem := _key_problem(key)) is not None:
         raise BadInput(problem)
+    if begins_at is not None and begins_at.tzinfo is None:
+        raise BadInput(f"begins_at: {begins_at} has no time zone")
     return StartRequest(
         definition.name,
         read,
@@ -95,14 +97,17 @@ def _read(definition: Saga[Any], data: Mapping[str, Any]) -> SagaData:
         read: SagaData = definition.data.model_validate(dict(data))
         return read
     except ValidationError as error:
-        raise BadInput("; ".join(_problem(detail) for detail in error.errors(include_url=False)[:5])) from error
+        raise BadInput(problems_of(error)) from error
 
 
 def _digest(read: SagaData) -> str:
     content = read.model_dump(mode="json", exclude_unset=True)  # a new optional field is no other input
-    if (place := _place_of_nul(content)) is not None:
-        raise BadInput(f"{place}: has the character U+0000 in it, which PostgreSQL cannot keep")
-    text = json.dumps(content, sort_keys=True)
+    if (place := _place_of_no_text(content)) is not None:
+        raise BadInput(f"{place}: has a character in it that is no text, and cannot be kept or sent")
+    try:
+        text = json.dumps(content, sort_keys=True, allow_nan=False)
+    except ValueError as error:
+        raise BadInput("it has a number in it that JSON does not have: infinite, or none at all") from error
     if len(text.encode()) > MAX_INPUT_BYTES:
         raise BadInput(f"the input has {len(text.encode()):,} bytes, the limit is {MAX_INPUT_BYTES:,}")
     return sha256(text.encode()).hexdigest()
@@ -118,11 +123,11 @@ def _labels(definition: Saga[Any], read: SagaData, given: Mapping[str, str]) -> 
     if len(labels) > MAX_LABELS:
         raise BadInput(f"there are {len(labels)} labels, the limit is {MAX_LABELS}")
     for name, value in labels.items():
-        if not LABEL_NAME.fullmatch(name):
+        if not LABEL_NAME.fullmatch(str(name)):
             raise BadInput(f"label {name!r}: use up to 60 lower-case letters, digits, dots, hyphens and underscores")
         if not 0 < len(str(value)) <= MAX_LABEL or _is_no_text(str(value)):
             raise BadInput(f"label {name}: its value is to be a text of 1 to {MAX_LABEL} characters")
-    return {name: str(value) for name, value in labels.items()}
+    return {str(name): str(value) for name, value in labels.items()}
 
 
 def _priority(definition: Saga[Any], read: SagaData, given: int | None) -> int:
@@ -134,9 +139,14 @@ def _priority(definition: Saga[Any], read: SagaData, given: int | None) -> int:
             raise BadInput(f"the definition's `priority` failed: {type(error).__name__}: {error}") from error
     elif priority is None:
         priority = definition.priority if isinstance(definition.priority, int) else 0
-    if priority not in PRIORITIES:
+    if type(priority) is not int or priority not in PRIORITIES:
         raise BadInput(f"the priority is {priority}; it is to be between {PRIORITIES[0]} and {PRIORITIES[-1]}")
     return priority
+
+
+def problems_of(error: ValidationError) -> str:
+    """Which fields are wrong, and why, in one line."""
+    return "; ".join(_problem(detail) for detail in error.errors(include_url=False)[:5])
 
 
 def _problem(detail: Any) -> str:
@@ -154,13 +164,17 @@ def _key_problem(key: str | None) -> str | None:
 
 
 def _is_no_text(text: str) -> bool:
+    if text.isascii():
+        return "\x00" in text
     return "\x00" in text or text.encode(errors="replace") != text.encode(errors="surrogatepass")
 
 
-def _place_of_nul(value: Any, place: str = "") -> str | None:
-    """The path of the first text with U+0000 in it."""
+def _place_of_no_text(value: Any, place: str = "") -> str | None:
+    """The path of the first text with U+0000 or half a character in it, be it a value or a name."""
     if isinstance(value, str):
-        return place if "\x00" in value else None
+        return place if _is_no_text(value) else None
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    found = (_place_of_nul(item, f"{place}.{name}".lstrip(".")) for name, item in pairs)
+    if isinstance(value, dict) and any(_is_no_text(name) for name in value):
+        return place
+    found = (_place_of_no_text(item, f"{place}.{name}".lstrip(".")) for name, item in pairs)
     return next((one for one in found if one is not None), None)

@@ -10,12 +10,12 @@ UNITS: Final = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"
 
 
 def in_words(lasting: timedelta) -> str:
-    """`2 d`, `1 h 30 min`, `3 min 34 s`, `500 ms`: the two largest units that it has."""
+    """`2 d`, `1 h 30 min`, `1 s 500 ms`: the two largest units that it has."""
     rest = round(lasting / timedelta(milliseconds=1))
     parts: list[str] = []
     for size, unit in UNITS:
         count, rest = divmod(rest, size)
-        if count and (unit != "ms" or not parts):
+        if count:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2]) or "no time"
 

@@ -209,7 +209,7 @@ class Engine:
         """Let something happen to one saga: a signal, an order. Raises UnknownSaga, NotLoaded, BadInput."""
         async with self.outbox.unit_of_work() as unit:
             stored = await self.store.lock(unit.connection, [saga_id])
-            decision = self._foreseen(stored.get(saga_id), saga_id, event, unit.now)
+            decision = self.consider(stored.get(saga_id), saga_id, event, unit.now)
             if decision.ignored is None:
                 await self._write(unit, stored[saga_id], decision)
             return decision
@@ -218,9 +218,10 @@ class Engine:
         """What `tell` would do, without doing it. Raises as `tell` does."""
         async with self.outbox.database.reading() as connection:
             stored = await self.store.read(connection, [saga_id])
-        return self._foreseen(stored.get(saga_id), saga_id, event, self._clock.now())
+        return self.consider(stored.get(saga_id), saga_id, event, self._clock.now())
 
-    def _foreseen(self, one: Stored | None, saga_id: str, event: Event, now: datetime) -> machine.Decision:
+    def consider(self, one: Stored | None, saga_id: str, event: Event, now: datetime) -> machine.Decision:
+        """What an event means to a saga that was read before. Raises as `tell` does, and changes nothing."""
         if one is None:
             raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
         definition = self.definition_of(one.saga)

@@ -6,21 +6,20 @@ the same reservation and the same payment; the steps before it stay the original
 A saga that was compensated has no effects to go on from, so it can only be run again as a whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
+from pydantic import ValidationError
 
 from orchestrator import machine, outgoing
 from orchestrator.definition import Saga as Definition
 from orchestrator.definition import SagaData, StepSpec, base_name
-from orchestrator.door import BadInput, StartRequest
+from orchestrator.door import BadInput, StartRequest, problems_of
 from orchestrator.engine import Engine, UnknownSaga
-from orchestrator.entries import ENTRIES, Entry, Started
+from orchestrator.entries import Entry, SignalReceived, Started
 from orchestrator.model import ENDED, Phase, Saga
 from orchestrator.reads import supplied_fields
 from orchestrator.store import Change, Stored
-from orchestrator.tables import saga_log
 from outbox.unit_of_work import UnitOfWork
 
 
@@ -46,18 +45,22 @@ async def fork(engine: Engine, saga_id: str, from_step: str | None = None) -> Fo
         definition = _definition(engine, original.saga)
         first = _first(definition, from_step)
         _check(original.saga, first)
-        log = await _log(unit, saga_id)
+        labels = await engine.store.labels(unit.connection, saga_id)
+        original = replace(original, labels=labels)
+        log = await engine.store.log(unit.connection, saga_id)
         if first.stage == 0:
-            return await _again(engine, unit, definition, log)
+            return await _again(engine, unit, definition, original, log)
         return await _copy(engine, unit, definition, original, first, log)
 
 
-async def _again(engine: Engine, unit: UnitOfWork, definition: Definition[Any], log: list[Entry]) -> Fork:
+async def _again(
+    engine: Engine, unit: UnitOfWork, definition: Definition[Any], original: Stored, log: list[Entry]
+) -> Fork:
     begun = next(entry for entry in log if isinstance(entry, Started))
     ours = {"saga_id", *supplied_fields(definition.data)}
     data = {name: value for name, value in begun.data.items() if name not in ours}
     try:
-        request = engine.request(definition.name, data)
+        request = engine.request(definition.name, data, labels=original.labels, priority=original.priority)
     except BadInput as error:
         raise CannotFork(f"its input is none for {definition.name} v{definition.version}: {error}") from error
     [result] = await engine.start_within(unit, [request])
@@ -73,10 +76,19 @@ async def _copy(
     log: list[Entry],
 ) -> Fork:
     before = [spec.name for spec in definition.steps.values() if spec.stage < first.stage]
+    done = {base_name(name) for name in original.saga.steps}
+    if missing := [name for name in before if name not in done]:
+        raise CannotFork(
+            f"{definition.name} v{definition.version} has {', '.join(missing)} before {first.name}, which saga "
+            f"{original.saga.id} never did: leave out the step to run it again as a whole"
+        )
     request = _request(definition, original, _data_before(definition, original.saga.id, log, first))
-    terms = machine.Terms(fork_of=original.saga.id, taken_over=tuple(before))
+    waits = definition.is_limited
+    terms = machine.Terms(waits, unit.now if waits else None, fork_of=original.saga.id, taken_over=tuple(before))
     decision = machine.start(definition, engine.new_id(), request.data, unit.now, terms)
-    stored = Stored(decision.saga, 1, None, original.digest, unit.now, priority=original.priority)
+    stored = Stored(
+        decision.saga, 1, None, original.digest, unit.now, priority=original.priority, labels=original.labels
+    )
     await engine.store.write(unit.connection, [Change(stored, decision.entries, unit.now)])
     outgoing.send(unit, decision)
     return Fork(decision.saga.id, tuple(name for name in definition.steps if name not in before))
@@ -109,8 +121,9 @@ def _check(saga: Saga, first: StepSpec) -> None:
 def _request(definition: Definition[Any], original: Stored, data: dict[str, Any]) -> StartRequest:
     try:
         read: SagaData = definition.data.model_validate(data)
-    except ValueError as error:
-        raise CannotFork(f"its data is none for {definition.name} v{definition.version}: {error}") from error
+    except ValidationError as error:
+        problems = problems_of(error)
+        raise CannotFork(f"its data is none for {definition.name} v{definition.version}: {problems}") from error
     return StartRequest(definition.name, read, original.digest)
 
 
@@ -119,13 +132,9 @@ def _data_before(definition: Definition[Any], saga_id: str, log: list[Entry], fi
     later = {spec.name for spec in definition.steps.values() if spec.stage >= first.stage}
     before: list[Entry] = []
     for entry in log:
+        if isinstance(entry, SignalReceived):
+            continue  # it may come before its turn, and what was kept of it is in `Done`
         if base_name(getattr(entry, "step", "")) in later:
             break
         before.append(entry)
     return machine.replay(saga_id, before).data
-
-
-async def _log(unit: UnitOfWork, saga_id: str) -> list[Entry]:
-    query = select(saga_log.c.entries).where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.revision)
-    rows = (await unit.connection.execute(query)).scalars()
-    return [entry for row in rows for entry in ENTRIES.validate_json(row)]

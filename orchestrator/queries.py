@@ -225,6 +225,12 @@ class Queries:
             rows = (await connection.execute(query)).all()
         return [Incident(row.incident, row.sagas, row.first_at, row.last_at, row.example) for row in rows]
 
+    async def count(self, wanted: Filter) -> int:
+        """How many sagas a filter lets pass."""
+        query = self._filtered(select(func.count()).select_from(sagas), wanted)
+        async with self._database.reading() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
     async def ids(self, wanted: Filter, *, after: str = "", limit: int = 500) -> list[str]:
         """The ids of the sagas that a filter lets pass, in their order, a page at a time."""
         query = self._filtered(select(sagas.c.id), wanted).where(sagas.c.id > after)

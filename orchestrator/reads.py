@@ -32,7 +32,8 @@ def reads(function: Callable[..., Any], data: type[SagaData]) -> frozenset[str] 
 def supplies(then: Callable[..., Any]) -> frozenset[str] | None:
     """The fields that a `then` sets."""
     tree = _tree(then)
-    if tree is None:
+    arguments = None if tree is None else _arguments(tree)
+    if tree is None or not arguments or any(_is_handed_on(node, arguments[0]) for node in ast.walk(tree)):
         return None
     found: set[str] = set()
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):

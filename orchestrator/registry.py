@@ -56,8 +56,12 @@ class Definitions(Mapping[str, Saga[Any]]):
         for name in modules:
             try:
                 module = importlib.import_module(name)
-            except ImportError as error:
-                raise InvalidDefinition(f"the module {name} cannot be imported: {error}") from error
+            except InvalidDefinition:
+                raise
+            except Exception as error:  # whatever a module does when it is imported
+                raise InvalidDefinition(
+                    f"the module {name} cannot be imported: {type(error).__name__}: {error}"
+                ) from error
             sagas = [value for value in vars(module).values() if isinstance(value, Saga)]
             if not sagas:
                 raise InvalidDefinition(f"the module {name} has no saga at its top level")

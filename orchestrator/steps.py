@@ -317,6 +317,8 @@ def wait_for(
     Whoever signals says yes or no; a no is like a refusal. When the time is over: `refuse` (the default
     before the pivot), `proceed` without the signal, or `stick` (the default after the pivot).
     """
+    if signal is Signal:
+        raise InvalidDefinition("wait_for(Signal): name the signal, with a subclass: `class ManagerApproval(Signal)`")
     return Wait(signal, then, timeout, otherwise, when)
 
 

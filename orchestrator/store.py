@@ -108,6 +108,17 @@ class Store:
         query = select(sagas).where(tuple_(sagas.c.definition, sagas.c.key).in_(wanted)).order_by(sagas.c.generation)
         return {(row.definition, row.key): _stored(row) for row in await connection.execute(query)}
 
+    async def log(self, connection: AsyncConnection, saga_id: str) -> list[Entry]:
+        """Everything that the log says of one saga."""
+        query = select(saga_log.c.entries).where(saga_log.c.saga_id == saga_id).order_by(saga_log.c.revision)
+        rows = (await connection.execute(query)).scalars()
+        return [entry for row in rows for entry in ENTRIES.validate_json(row)]
+
+    async def labels(self, connection: AsyncConnection, saga_id: str) -> dict[str, str]:
+        """What a saga can be found by."""
+        query = select(saga_labels.c.name, saga_labels.c.value).where(saga_labels.c.saga_id == saga_id)
+        return {row.name: row.value for row in await connection.execute(query)}
+
     async def write(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
         """Write sagas and log. Raises LostRace when a saga is no longer at the revision that it was read at."""
         if not changes:
@@ -179,13 +190,15 @@ def _by_key(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def incident_of(saga: Saga) -> str | None:
-    """What all sagas that are stuck for the same reason share: the reason without its numbers and names."""
+    """What all sagas that are stuck for the same reason share: the reason without what is quoted, and without every
+    word that has a digit in it: amounts, times, ids.
+    """
     found = next(((name, step.stuck) for name, step in saga.steps.items() if step.stuck), None)
     if found is None:
         return None
     step, reason = found
     common = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
-    common = re.sub(r"\b[0-9A-HJKMNP-TV-Z]{26}\b|\d+(?:[.,:]\d+)*", "#", common)
+    common = re.sub(r"[\w-]*\d[\w-]*(?:[.,:]\d+)*", "#", common)
     return f"{saga.definition}/{base_name(step)}: {common}"[:200]
 
 

@@ -1,6 +1,6 @@
 """The orchestrator's own tables: sagas as they are, the log of how they came to be so, and what begins them."""
 
-from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint, text
 
 from outbox.database import BigId, Document, UtcDateTime
 from outbox.tables import messaging_tables, new_metadata
@@ -109,3 +109,14 @@ schedules = Table(
 those that passed while nobody ran: `skip` all, `once` for all of them, or `all` one by one.
 """
 Index("ix_schedules_next_at", schedules.c.next_at)
+
+prunings = Table(
+    "prunings",
+    metadata,
+    Column("definition", String(100), primary_key=True),
+    Column("sagas", BigInteger, nullable=False),
+    Column("last_id", String(64), nullable=False),
+)
+"""How many sagas of each definition were ever pruned, and the newest of them: what is missing up to there may have been
+pruned, what is missing after it is lost.
+"""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from sqlalchemy import Row
 
 Write = Callable[[bytes], None]
 
@@ -106,6 +107,11 @@ class Archive:
 def as_line(value: Any) -> bytes:
     """One line of JSON."""
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def fields(row: Row[Any]) -> dict[str, Any]:
+    """All columns of a row, those too that a later release has."""
+    return {str(name): value for name, value in row._mapping.items()}  # the names may be more than a str
 
 
 def _make_folder(folder: Path) -> None:

@@ -10,7 +10,7 @@ What differs between the two lives here and nowhere else:
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -131,6 +131,7 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "invalidate", _let_go_of_sqlite)
 
     def __str__(self) -> str:
         return self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
@@ -267,3 +268,11 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Any) -> None:
     reading = connection.get_execution_options().get("saga_reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _let_go_of_sqlite(connection: Any, _record: Any, _error: BaseException | None) -> None:
+    """The connection of a task that is cancelled in the middle of a statement is closed. SQLite puts that off while a
+    cursor is alive, and keeps the only write lock as long: so the transaction is rolled back first.
+    """
+    with suppress(ValueError):  # it is closed already
+        connection.run_async(lambda driver: asyncio.shield(driver.rollback()))

@@ -18,7 +18,7 @@ from typing import Any, Final
 from sqlalchemy import Column, Row, Select, Table, and_, delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.archive import Archive, as_line
+from outbox.archive import Archive, as_line, fields
 from outbox.database import Database
 from outbox.faults import Faults, NoFaults
 from outbox.tables import MessagingTables
@@ -116,7 +116,7 @@ class MessagingRetention:
     def _archive(self, archive: Archive, letters: Sequence[Row[Any]]) -> None:
         with archive.batch() as write:
             for letter in letters:
-                write(as_line({"role": self.role, **letter._mapping}))
+                write(as_line({"role": self.role, **fields(letter)}))
 
     async def _delete(self, key: Column[Any], values: Sequence[Any]) -> int:
         """Returns how many were deleted: what another run has in hand is left to it."""

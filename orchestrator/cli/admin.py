@@ -1,8 +1,7 @@
-"""`saga seed`, `config`, `retry`: what an operator does."""
+"""`saga seed`, `config`: what an operator does."""
 
 import asyncio
 import csv
-import getpass
 from collections.abc import Callable, Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -12,11 +11,9 @@ import typer
 
 from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
-from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
-from orchestrator.composition import SeedRefused, open_client, seed_accounts, seed_stock
-from orchestrator.events import Retried
+from orchestrator.cli.options import DataDir, Json, settings_of
+from orchestrator.composition import SeedRefused, seed_accounts, seed_stock
 from orchestrator.settings import Settings
-from outbox.errors import BrokerOutOfReach
 
 V = TypeVar("V")
 
@@ -24,7 +21,6 @@ V = TypeVar("V")
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     app.command("seed")(seed)
-    app.command("retry")(retry)
     config = typer.Typer(no_args_is_help=True, help="The settings in force.")
     config.command("show")(config_show)
     app.add_typer(config, name="config")
@@ -53,30 +49,6 @@ async def _seed(settings: Settings, quantities: dict[str, int], balances: dict[s
             await seed_accounts(settings, balances, currency)
     except SeedRefused as error:
         raise Failure(str(error), Exit.CONFLICT) from error
-
-
-def retry(
-    saga: SagaId,
-    reason: Annotated[str, typer.Option(help="Why it will work now; goes into the log.")],
-    by: Annotated[str | None, typer.Option(help="Who orders it; the login name when left out.")] = None,
-    data_dir: DataDir = None,
-) -> None:
-    """Try again what is stuck in a saga."""
-    asyncio.run(_retry(settings_of(data_dir), saga, by or getpass.getuser(), reason))
-
-
-async def _retry(settings: Settings, saga: str, by: str, reason: str) -> None:
-    async with open_client(settings) as client:
-        saga_id = await client.queries.find(saga)
-        decision = await client.engine.tell(saga_id, Retried(by, reason))
-        if decision.ignored is not None:
-            raise Failure(f"saga {saga_id} is not retried: {decision.ignored}", Exit.CONFLICT)
-        try:
-            await client.connect()
-            await client.relay.flush()
-        except BrokerOutOfReach as error:
-            console.say(f"warning: {error}. The retry is recorded and goes on when NATS is back.")
-    console.say(f"saga {saga_id} goes on")
 
 
 def config_show(data_dir: DataDir = None, json: Json = False) -> None:

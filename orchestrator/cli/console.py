@@ -1,6 +1,7 @@
 """What is printed, and where: data on stdout, all else on stderr; colours and bars only on a terminal."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterable
@@ -28,6 +29,10 @@ STYLES: Final = {
     "undo-refused": "red",
     "unknown": "red",
     "pending": "dim",
+    "waiting": "dim",
+    "paused": "bold yellow",
+    "skipped": "dim",
+    "signal-received": "cyan",
 }
 
 
@@ -61,6 +66,17 @@ def err() -> Console:
 def say(message: str) -> None:
     """A line for a person."""
     err().print(message, markup=False)
+
+
+def say_command(line: str, indent: str = "  ") -> None:
+    """A command that is ready to be pasted: it stays on one line, however long."""
+    err().print(f"{indent}{line}", markup=False, soft_wrap=True)
+
+
+def paste(*arguments: str, data_dir: Path | None = None) -> str:
+    """A command of ours, ready to be pasted into a shell."""
+    elsewhere = () if data_dir is None else ("--data-dir", str(data_dir))
+    return f"{command()} {shlex.join([*arguments, *elsewhere])}"
 
 
 def print_json(value: Any) -> None:

@@ -3,12 +3,15 @@
 from enum import IntEnum
 
 from migrations.errors import NoSuchRevision, WrongDatabase
+from orchestrator.cron import BadCron
 from orchestrator.definition import InvalidDefinition
-from orchestrator.embedded import EmbeddedServerError
 from orchestrator.door import BadInput
+from orchestrator.embedded import EmbeddedServerError
 from orchestrator.engine import NotLoaded, UnknownSaga
+from orchestrator.schedules import BadSchedule, ScheduleExists, UnknownSchedule
 from orchestrator.settings import BadSettings
-from outbox.errors import OutOfReach, SchemaMissing
+from orchestrator.store import LostRace
+from outbox.errors import MessageTooLarge, OutOfReach, SchemaMissing
 
 
 class Exit(IntEnum):
@@ -38,11 +41,17 @@ class Failure(Exception):
 EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (UnknownSaga, Exit.NOT_FOUND),
     (NotLoaded, Exit.CONFLICT),
+    (UnknownSchedule, Exit.NOT_FOUND),
+    (ScheduleExists, Exit.CONFLICT),
+    (BadSchedule, Exit.USAGE),
+    (BadCron, Exit.USAGE),
+    (LostRace, Exit.CONFLICT),
     (OutOfReach, Exit.OUT_OF_REACH),
     (SchemaMissing, Exit.ERROR),
     (WrongDatabase, Exit.ERROR),
     (NoSuchRevision, Exit.USAGE),
     (BadInput, Exit.ERROR),
+    (MessageTooLarge, Exit.ERROR),
     (InvalidDefinition, Exit.ERROR),
     (BadSettings, Exit.USAGE),
     (EmbeddedServerError, Exit.ERROR),

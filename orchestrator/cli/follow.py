@@ -112,13 +112,26 @@ def print_line(line: LogLine, json: bool) -> None:
 
 
 def _details(kind: str, body: dict[str, Any]) -> str:
-    if kind == "started":
-        return f"{body['definition']} v{body['version']}"
-    if kind in ("asked", "undo-asked"):
-        again = f"attempt {body['attempt']}" if body["attempt"] > 1 else ""
-        return f"{again} round {body['round']}".strip() if body["round"] > 1 else again
-    if "reason" in body:
-        code = f"{body['code']}: " if body.get("code") else ""
-        by = f" (by {body['by']})" if body.get("by") else ""
-        return f"{code}{body['reason']}{by}"
-    return ""
+    match kind:
+        case "started":
+            return _started(body)
+        case "asked" | "undo-asked":
+            again = f"attempt {body['attempt']}" if body["attempt"] > 1 else ""
+            return f"{again} round {body['round']}".strip() if body["round"] > 1 else again
+        case "expanded":
+            return f"{len(body['instances'])} instances"
+        case "signal-received":
+            no = f"no: {body['data'].get('reason', 'no reason was given')}"
+            return f"{no if body['outcome'] == 'refused' else 'yes'} (by {body['by']})"
+        case _ if "reason" in body:
+            code = f"{body['code']}: " if body.get("code") else ""
+            by = f" (by {body['by']})" if body.get("by") else ""
+            return f"{code}{body['reason']}{by}"
+        case _:
+            return ""
+
+
+def _started(body: dict[str, Any]) -> str:
+    waits = ", waits to begin" if body.get("waits") else ""
+    fork = f", fork of {body['fork_of']}" if body.get("fork_of") else ""
+    return f"{body['definition']} v{body['version']}{waits}{fork}"

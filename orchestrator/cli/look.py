@@ -1,60 +1,49 @@
-"""`saga ls`, `get`, `log`, `verify`: see what happened, and prove that it was right."""
+"""`saga ls`, `incidents`, `log`, `verify`: see what happened, and prove that it was right."""
 
 import asyncio
-import re
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from orchestrator.cli import console
-from orchestrator.cli.exits import Exit, Failure
+from orchestrator.cli import console, show
+from orchestrator.cli.exits import Exit
 from orchestrator.cli.follow import follow_log, print_line
-from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
-from orchestrator.composition import open_queries, open_verifier
-from orchestrator.queries import Filter, SagaView, StepView, to_json
+from orchestrator.cli.options import DataDir, Json, settings_of
+from orchestrator.cli.selection import Selection, check_types, with_options
+from orchestrator.cli.values import PLACEHOLDER
+from orchestrator.composition import load_definitions, open_queries, open_verifier
+from orchestrator.queries import Filter, to_json
 from orchestrator.settings import Settings
-
-STATUSES: Final = ("running", "compensating", "completed", "compensated", "stuck")
-WIDTH: Final = 32
 
 
 def register(app: typer.Typer) -> None:
     """Add this family's commands."""
     app.command("ls")(ls)
-    app.command("get")(get)
+    app.command("get")(show.get)
+    app.command("incidents")(incidents)
     app.command("log")(log)
     app.command("verify")(verify)
 
 
+@with_options(Selection)
 def ls(
-    status: Annotated[list[str] | None, typer.Option("--status", "-s", help="Only these; may be repeated.")] = None,
-    definition: Annotated[list[str] | None, typer.Option("--type", "-t", help="Only these sagas.")] = None,
-    older: Annotated[str | None, typer.Option("--older-than", metavar="AGE", help="As in 90s, 5m, 2h, 1d.")] = None,
-    newer: Annotated[str | None, typer.Option("--newer-than", metavar="AGE", help="As in 90s, 5m, 2h, 1d.")] = None,
+    selection: Selection,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most, the newest first.")] = 50,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
     """List sagas, the newest first."""
-    unknown = sorted(set(status or ()) - set(STATUSES))
-    if unknown:
-        raise Failure(f"{unknown[0]!r} is no status: there is {', '.join(STATUSES)}", Exit.USAGE)
     now = datetime.now(UTC)
-    wanted = Filter(
-        statuses=status or (),
-        definitions=definition or (),
-        started_before=now - _age(older) if older else None,
-        started_after=now - _age(newer) if newer else None,
-        limit=limit,
-    )
-    asyncio.run(_ls(settings_of(data_dir), wanted, now, json))
+    asyncio.run(_ls(settings_of(data_dir), selection.to_filter(now, limit=limit), now, json))
 
 
 async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> None:
     async with open_queries(settings) as queries:
+        await check_types(wanted, load_definitions(settings), queries)
         found = await queries.search(wanted, now)
         counts = await queries.counts()
     if json:
@@ -78,71 +67,32 @@ async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> 
     console.say(f"in all: {totals}" if totals else "no sagas yet")
 
 
-def get(saga: SagaId, data_dir: DataDir = None, json: Json = False) -> None:
-    """One saga: its steps, attempts, durations, and a timeline."""
-    asyncio.run(_get(settings_of(data_dir), saga, json))
+def incidents(data_dir: DataDir = None, json: Json = False) -> None:
+    """What sagas are stuck for, the most frequent first, and the one command for all of each."""
+    asyncio.run(_incidents(settings_of(data_dir), data_dir, json))
 
 
-async def _get(settings: Settings, saga: str, json: bool) -> None:
-    now = datetime.now(UTC)
+async def _incidents(settings: Settings, data_dir: Path | None, json: bool) -> None:
     async with open_queries(settings) as queries:
-        view = await queries.get(await queries.find(saga), now)
+        found = await queries.incidents()
+    commands = [
+        console.paste("retry", "--incident", one.name, "--reason", PLACEHOLDER, data_dir=data_dir) for one in found
+    ]
     if json:
-        console.print_json(to_json(view))
+        told = [asdict(one) | {"command": line} for one, line in zip(found, commands, strict=True)]
+        console.print_json([{"incident": one.pop("name")} | one for one in told])
         return
-    summary, printer = view.summary, console.out()
-    head = Text.assemble((summary.id, "bold"), "  ", summary.definition, f" v{view.version}  ")
-    printer.print(head.append_text(console.status_text(summary.status)))
-    printer.print(f"started {console.day(summary.started_at)}, took {console.duration(summary.duration)}", style="dim")
-    if summary.key:
-        printer.print(f"key {summary.key}", style="dim", markup=False)
-    if summary.reason:
-        printer.print(summary.reason, markup=False)
-    printer.print()
-    columns = ("step", "kind", "by", "status", "asked", "took", "timeline", "")
-    rows = (_step_row(step, view, now) for step in view.steps)
-    printer.print(console.table(columns, rows, right=("asked", "took")))
-    if summary.status == "stuck":
-        console.say(f"a person must act. When the cause is gone: saga retry {summary.id} --reason '…'")
-
-
-def _step_row(step: StepView, view: SagaView, now: datetime) -> tuple[str | Text, ...]:
-    asked = f"{step.attempts}" + (f"+{step.undo_attempts}" if step.undo_attempts else "")
-    end = step.undone_at or step.answered_at or (now if step.asked_at else None)
-    took = console.duration((end - step.asked_at).total_seconds()) if end and step.asked_at else ""
-    return (
-        step.name,
-        step.kind,
-        step.participant,
-        console.status_text(step.status),
-        asked,
-        took,
-        _timeline(step, view, now),
-        step.note or "",
+    if not found:
+        console.say("no saga is stuck")
+        return
+    columns = ("sagas", "since", "last", "example", "reason")
+    rows = (
+        (f"{one.sagas:,}", console.day(one.first_at), console.day(one.last_at), one.example, one.name) for one in found
     )
-
-
-def _timeline(step: StepView, view: SagaView, now: datetime) -> Text:
-    """Where in the saga's life the step was under way (━), done and in force (─), being undone (╍)."""
-    begin = view.summary.started_at
-    whole = max(((view.ended_at or now) - begin).total_seconds(), 1e-6)
-
-    def column(at: datetime | None, default: int) -> int:
-        return default if at is None else min(WIDTH - 1, int((at - begin).total_seconds() / whole * WIDTH))
-
-    if step.asked_at is None:
-        return Text(" " * WIDTH)
-    asked = column(step.asked_at, 0)
-    answered = column(step.answered_at, column(step.undo_asked_at, WIDTH - 1))
-    undo = column(step.undo_asked_at, WIDTH)
-    undone = column(step.undone_at, WIDTH - 1)
-    in_force = step.status in ("done", "undoing", "undo-refused", "undone")
-    text = Text(" " * asked)
-    text.append("━" * (answered - asked + 1), "green" if in_force else "yellow")
-    if undo < WIDTH:
-        text.append("─" * max(0, undo - answered - 1), "dim")
-        text.append("╍" * max(1, undone - max(undo, answered + 1) + 1), "yellow")
-    return text
+    console.out().print(console.table(columns, rows, right=("sagas",)))
+    console.out().print("\nwhen the cause is gone, for all of them:")
+    for line in commands:
+        console.out().print(f"  {line}", markup=False, soft_wrap=True)
 
 
 def log(
@@ -185,11 +135,3 @@ async def _verify(settings: Settings, json: bool) -> int:
         verdict = f"{len(findings)} violations" if findings else "no violations"
         console.say(f"{verifier.sagas:,} sagas verified against 4 databases: {verdict}")
     return Exit.VIOLATION if findings else Exit.OK
-
-
-def _age(text: str) -> timedelta:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if match is None:
-        raise Failure(f"{text!r} is no age: write it like 90s, 5m, 2h or 1d", Exit.USAGE)
-    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
-    return timedelta(**{unit: float(match[1])})

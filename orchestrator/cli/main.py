@@ -7,7 +7,22 @@ import typer
 from typer.exceptions import Abort, TyperException
 from typer.exceptions import Exit as ExitRequest
 
-from orchestrator.cli import admin, definitions, demo, explore, look, prune, run, schema, start
+from orchestrator.cli import (
+    admin,
+    define,
+    definitions,
+    demo,
+    explore,
+    fork,
+    look,
+    orders,
+    prune,
+    run,
+    schedule,
+    schema,
+    signal,
+    start,
+)
 from orchestrator.cli.console import ReaderGone, say
 from orchestrator.cli.exits import Exit, exit_code
 from orchestrator.logs import configure_logging
@@ -22,7 +37,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok · 1 error · 2 usage · 3 not found · 4 conflict · 5 compensated · 6 stuck · "
     "7 broker or database out of reach · 8 verify found a violation · 124 the wait timed out · 130 Ctrl-C",
 )
-for family in (run, start, look, definitions, admin, prune, schema, explore, demo):
+for family in (run, start, look, orders, signal, fork):
+    family.register(app)
+for family in (define, definitions, admin, prune, schedule, schema, explore, demo):
     family.register(app)
 
 

@@ -1,7 +1,10 @@
 """Options that several commands share."""
 
+import re
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,6 +20,8 @@ DataDir = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 SagaId = Annotated[str, typer.Argument(metavar="ID", help="A saga's id, the beginning or end of it, or its key.")]
 
+LONGEST_AGE: Final = timedelta(days=36_500)
+
 
 def definition_of(settings: Settings, saga: str) -> Saga[Any]:
     """The newest definition of this name. Raises Failure."""
@@ -29,3 +34,15 @@ def definition_of(settings: Settings, saga: str) -> Saga[Any]:
 def settings_of(data_dir: Path | None) -> Settings:
     """The settings of a command."""
     return load_settings(**({"data_dir": data_dir} if data_dir else {}))
+
+
+def age(text: str) -> timedelta:
+    """`90s`, `5m`, `2h`, `1d` as a length of time. Raises Failure."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    if match is None:
+        raise Failure(f"{text!r} is no age: write it like 90s, 5m, 2h or 1d", Exit.USAGE)
+    unit = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}[match[2]]
+    with suppress(OverflowError):
+        if (length := timedelta(**{unit: float(match[1])})) <= LONGEST_AGE:
+            return length
+    raise Failure(f"{text!r} is longer than {LONGEST_AGE.days:,} days, before which there was no saga", Exit.USAGE)

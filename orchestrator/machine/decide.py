@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, assert_never
 
-from orchestrator.calls import Broken, build_command, holds, instances, keep, lasting, read_answer
+from orchestrator.calls import Broken, build_command, holds, instances, keep, over_at, read_answer
 from orchestrator.definition import Action, Kind, Policy, SagaData, StepSpec, base_name
 from orchestrator.definition import Saga as Definition
 from orchestrator.entries import (
@@ -195,6 +195,8 @@ class _Decider:
             return self._ignore(f"the saga is paused by {self._saga.paused}")
         if state.status is StepStatus.ASKED and spec.action is not Action.COMMAND:
             self._waited(spec, name)
+        elif state.status is StepStatus.ASKED and self._saga.phase is Phase.COMPENSATING:
+            self._write(GivenUp(name))  # its undo has yet to wait for its turn: nobody asks for it any more
         elif not self._policy(spec, state).is_spent(state.tries):
             self._ask_again(name)
         elif state.status is StepStatus.ASKED and spec.kind is Kind.REVERSIBLE and spec.if_unknown == "undo":
@@ -210,19 +212,24 @@ class _Decider:
         if event.outcome == "done":
             read_answer(spec, event.data)
         status = self._saga.steps[name].status
-        early = status is StepStatus.PENDING and self._saga.phase is not Phase.COMPENSATING
-        if status is not StepStatus.ASKED and not early:
+        again = status is StepStatus.REFUSED and spec.kind is Kind.RETRIABLE  # a no is not the last word there
+        waits = again or status in (StepStatus.PENDING, StepStatus.ASKED)
+        if self._saga.phase is Phase.COMPENSATING or not waits:
             return self._ignore(f"step {name} waits for no signal any more: {status}")
         if name in self._saga.signals:
             return self._ignore(f"step {name} has been signalled already")
         self._write(SignalReceived(name, event.outcome, event.data, event.by))
-        if not early:
+        if again:
+            self._ask_again(name)
+        elif status is StepStatus.ASKED:
             self._take_signal(spec, name)
         return self.conclude()
 
     def begin(self) -> Decision:
-        if self._saga.phase is not Phase.WAITING or self._saga.paused:
+        if self._saga.phase is not Phase.WAITING:
             return self._ignore("the saga does not wait to begin")
+        if self._saga.paused:
+            return self._ignore(f"the saga is paused by {self._saga.paused}")
         if self._saga.begins_at is not None and self._now < self._saga.begins_at:
             return self._ignore(f"the saga does not begin before {self._saga.begins_at}")
         pivot = self._definition.pivot_name
@@ -235,7 +242,7 @@ class _Decider:
             return self._ignore("no deadline runs")
         if self._now < due:
             return self._ignore(f"the deadline is not before {due}")
-        return self.conclude([CompensationStarted(f"its deadline of {self._definition.deadline} has passed")])
+        return self.conclude()
 
     def undo_all(self, caller: Caller) -> Decision:
         if self._saga.phase is Phase.COMPENSATING:
@@ -325,6 +332,7 @@ class _Decider:
                 assert_never(phase)
 
     def _turn_back(self) -> bool:
+        """A step failed, or the deadline has passed: also while nobody looked, as when the saga was paused."""
         for name, state in self._saga.steps.items():
             if state.status not in (StepStatus.REFUSED, StepStatus.UNKNOWN):
                 continue
@@ -333,7 +341,10 @@ class _Decider:
             refused = state.status is StepStatus.REFUSED
             why = f"was refused: {state.refusal}" if refused else "gave no answer: its policy is spent"
             return self._write(CompensationStarted(f"{name} {why}"))
-        return False
+        due = self._saga.deadline_at
+        if due is None or self._now < due:
+            return False
+        return self._write(CompensationStarted(f"its deadline of {self._definition.deadline} has passed"))
 
     def _go_forward(self) -> bool:
         for stage in self._definition.stages:
@@ -400,7 +411,7 @@ class _Decider:
         """Why the saga cannot turn back; None when it can."""
         pivot = self._definition.pivot_name
         status = StepStatus.PENDING if pivot is None else self._saga.steps[pivot].status
-        if status is StepStatus.PENDING:
+        if status in (StepStatus.PENDING, StepStatus.REFUSED):
             return None
         if status is StepStatus.ASKED:
             return f"its pivot {pivot} was asked and may have happened"
@@ -508,7 +519,7 @@ class _Decider:
             case Action.WAIT:
                 return None if spec.timeout is None else self._now + spec.timeout
             case Action.DELAY:
-                return self._now + lasting(self._definition, self._saga, spec)
+                return over_at(self._definition, self._saga, spec, self._now)
             case action:
                 assert_never(action)
 

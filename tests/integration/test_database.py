@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, insert, make_url, select, text, update
+from sqlalchemy import delete, func, insert, make_url, select, text, update
 from sqlalchemy.exc import StatementError
 
 from outbox import database as database_module
@@ -345,6 +345,31 @@ async def test_tables_of_another_release_are_said_to_be_missing(open_database: O
     with pytest.raises(SchemaMissing):
         async with database.transaction() as connection:
             await connection.execute(update(Account.table).values(held=Decimal(0)))
+
+
+async def test_a_task_that_is_cancelled_wherever_it_is_leaves_no_row_and_no_lock(open_database: OpenDatabase) -> None:
+    """One time after the other a little later, from the first statement to the last."""
+    database, another = await open_database("payment"), await open_database("payment")
+    rows = [ACCOUNT | {"customer_id": f"c-{number}"} for number in range(2000)]
+
+    async def write(begun: asyncio.Event) -> None:
+        async with database.transaction() as connection:
+            begun.set()
+            await connection.execute(insert(Account.table), rows[:1000])
+            await connection.execute(insert(Account.table), rows[1000:])
+
+    for number in range(60):
+        begun = asyncio.Event()
+        writing = asyncio.create_task(write(begun))
+        await begun.wait()
+        await asyncio.sleep(number / 10_000)
+        writing.cancel()
+        [cancelled] = await asyncio.gather(writing, return_exceptions=True)
+        async with asyncio.timeout(2), another.transaction() as connection:
+            await connection.execute(insert(Account.table).values(ACCOUNT | {"customer_id": f"ada-{number}"}))
+            await connection.execute(delete(Account.table).where(Account.table.c.customer_id.startswith("c-")))
+        assert cancelled is None or isinstance(cancelled, asyncio.CancelledError)
+    assert await count(another, Account.table) == 60
 
 
 # --- many writers ------------------------------------------------------------------------------------------------

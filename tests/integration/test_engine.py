@@ -5,17 +5,16 @@ ends with the log of every saga replaying to its stored state (see `world`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, update
 
 from orchestrator import machine, tables
-from orchestrator.definition import Policy, Saga, reversible, step
+from orchestrator.definition import Saga, reversible, step
 from orchestrator.door import BadInput
 from orchestrator.engine import TIMERS_AT_ONCE, Engine, NotLoaded, UnknownSaga
 from orchestrator.events import Answered, Retried
@@ -25,43 +24,23 @@ from orchestrator.store import Change, LostRace, Store
 from outbox.database import Database
 from outbox.faults import NoFaults
 from outbox.unit_of_work import Outbox
-from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases
 from tests.support.waiting import eventually
-from tests.support.world import DAWN, Desk, OwnedClock, World, an_order, answer, definitions_with, received
+from tests.support.world import (
+    DAWN,
+    THREE_TIMES,
+    Desk,
+    OwnedClock,
+    World,
+    an_order,
+    answer,
+    definitions_with,
+    received,
+    waits_for_lock,
+)
 
-TIMEOUT = timedelta(seconds=10)
-DEFINITIONS = definitions_with(Policy(timeout=TIMEOUT, attempts=3, factor=1.0, jitter=0.0))
+TIMEOUT = THREE_TIMES.timeout
+DEFINITIONS = definitions_with(THREE_TIMES)
 LATE = timedelta(seconds=11)
-
-
-@pytest.fixture
-def clock() -> OwnedClock:
-    """Stands still at dawn."""
-    return OwnedClock()
-
-
-@pytest.fixture
-async def world(database_urls: DatabaseUrls, clock: OwnedClock) -> AsyncIterator[World]:
-    """An orchestrator's database, and the check that every saga's log is the truth."""
-    async with World(database_urls, roles=["orchestrator"], definitions=DEFINITIONS, clock=clock) as world:
-        yield world
-        assert await world.findings() == []
-
-
-@pytest.fixture
-async def on_postgresql(postgres: Postgres, clock: OwnedClock) -> AsyncIterator[World]:
-    """The same, for what SQLite with its one writer does not have."""
-    databases = PostgresDatabases(postgres)
-    async with World(databases, roles=["orchestrator"], definitions=DEFINITIONS, clock=clock) as world:
-        yield world
-        assert await world.findings() == []
-    databases.drop()
-
-
-@pytest.fixture
-def desk(world: World) -> Desk:
-    """One replica's engine."""
-    return world.desk()
 
 
 # --- starting -----------------------------------------------------------------------------------------------------
@@ -152,7 +131,7 @@ async def test_keys_in_opposite_orders_do_not_make_engines_wait_for_each_other(o
     async with world.databases["orchestrator"].engine.connect() as somebody:
         await somebody.execute(insert(tables.sagas).values(row_with_key("k-4")))
         starting = asyncio.gather(one.engine.start(forth), two.engine.start(back))
-        await eventually(lambda: waiting_for_locks(world, 2), "both engines wait")
+        await eventually(lambda: waits_for_lock(world, 2), "both engines wait")
         await somebody.rollback()
     first, second = await starting
 
@@ -601,10 +580,3 @@ def row_with_key(key: str) -> dict[str, Any]:
         | times
         | {"state": {}}
     )
-
-
-async def waiting_for_locks(world: World, how_many: int) -> bool:
-    """Whether so many connections to the database wait for somebody's lock."""
-    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-    [row] = await world.rows("orchestrator", text(query))
-    return bool(row[0] == how_many)

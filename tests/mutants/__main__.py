@@ -1,4 +1,4 @@
-"""`make mutants`: plant every mistake, and print how the explorer finds it."""
+"""`make mutants`: plant every mistake, and print how the explorer finds each."""
 
 import sys
 
@@ -7,25 +7,25 @@ from rich.table import Table
 
 from orchestrator.explorer import Explorer
 from tests.mutants.catalogue import MUTANTS, planted
-from tests.mutants.shapes import BOUNDS, SMALL
 
 
 def main() -> int:
     """Returns the number of survivors."""
     table = Table(box=None)
-    for column in ("mutant", "states", "promise that it breaks", "shortest way there"):
+    for column in ("mutant", "saga", "states", "promise that it breaks", "shortest way there"):
         table.add_column(column)
     survivors = 0
     for mutant in MUTANTS:
         with planted(mutant):
-            found = Explorer(SMALL, BOUNDS).explore()
+            found = Explorer(mutant.shape, mutant.bounds).explore()
         survivors += found.counterexample is None
-        promise, path = (found.counterexample.promise, found.counterexample.path) if found.counterexample else ("", ())
-        caught = promise.partition(":")[0] or "[bold red]survives[/]"
-        table.add_row(mutant.name, str(found.states), caught, f"{len(path)} steps" if path else "")
-    Console(width=140).print(table)
+        caught = found.counterexample.broken.promise if found.counterexample else "[bold red]survives[/]"
+        way = f"{len(found.counterexample.path)} steps" if found.counterexample else ""
+        table.add_row(mutant.name, mutant.shape.name, f"{found.states:,}", caught, way)
+    Console(width=160).print(table)
     print(f"{len(MUTANTS)} mutants, {survivors} survive", file=sys.stderr)
     return survivors
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

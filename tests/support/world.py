@@ -6,43 +6,36 @@
         assert await world.until_ended(saga_ids) == ["completed", "compensated"]
         assert await world.findings() == []
 
-A `Desk` is the inner half of an orchestrator, an engine without intake and relay: a test hands it replies and fires its
-timers itself.
+What only needs an engine, a test does at a `Desk`, which is found here too.
 """
 
 import asyncio
-import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self
 
-from sqlalchemy import Executable, Row, select
+from sqlalchemy import Executable, Row, select, text
 
 from migrations.runner import upgrade
 from orchestrator import tables
 from orchestrator.composition import PARTICIPANTS, background_of, inlets_of, messaging_of
-from orchestrator.definition import Policy
-from orchestrator.definition import Saga as Definition
-from orchestrator.door import StartResult
 from orchestrator.engine import Engine, new_saga_id
 from orchestrator.model import SAGA, Saga
 from orchestrator.queries import Queries, SagaView
 from orchestrator.registry import Definitions
-from orchestrator.sagas import DEFINITIONS
-from orchestrator.steps import Parallel, Reversible, Step
 from orchestrator.verify import Books, Finding, Verifier
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.database import Database
-from outbox.envelope import Envelope, Outcome
+from outbox.envelope import Envelope
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.faults import Faults, NoFaults
-from outbox.pump import Processor, Received
+from outbox.pump import Processor
 from outbox.relay import Relay
 from outbox.service import Service
 from outbox.topology import Inlet, Topology, command_inlet
@@ -54,35 +47,36 @@ from participants.payment.audit import PaymentAuditor
 from participants.payment.seed import seed_accounts
 from participants.runtime.audit import Auditor
 from participants.runtime.processor import CommandProcessor
+from tests.support.desk import (
+    ASKING_FOR_EVER,
+    DAWN,
+    SQLITE_IS_ENOUGH,
+    THREE_TIMES,
+    UNTIRING,
+    Desk,
+    OwnedClock,
+    an_order,
+    answer,
+    definitions_with,
+    mixed_orders,
+    received,
+    with_policies,
+)
 from tests.support.servers import DatabaseUrls, Role
 from tests.support.waiting import eventually
 
+__all__ = [
+    "ASKING_FOR_EVER", "DAWN", "ROLES", "SQLITE_IS_ENOUGH", "THREE_TIMES", "UNTIRING", "Desk", "OwnedClock", "Running",
+    "World", "an_order", "answer", "definitions_with", "mixed_orders", "received", "waits_for_lock", "with_policies",
+]  # fmt: skip
+
 ROLES: Final[tuple[Role, ...]] = ("orchestrator", "order", "inventory", "payment")
-DAWN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE: Final = 60.0
 GRACE: Final = timedelta(seconds=1)
 ACK_WAIT: Final = timedelta(seconds=5)
 
 STOCK: Final = {"lamp": 100_000, "sold-out": 0}
 ACCOUNTS: Final = {"ada": Decimal(10_000_000), "bob": Decimal(5)}
-
-
-class OwnedClock:
-    """Stands still until it is told to move."""
-
-    def __init__(self) -> None:
-        self._now = DAWN
-
-    def now(self) -> datetime:
-        """The time that the test says it is."""
-        return self._now
-
-    def advance(self, by: timedelta) -> None:
-        """Let so much time go by."""
-        self._now += by
-
-    async def sync(self, database: Database) -> None:
-        """Nobody else sets it."""
 
 
 class Reached:
@@ -96,92 +90,11 @@ class Reached:
         self.points[point] += 1
 
 
-def with_policies(saga: Definition[Any], policy: Policy, undo_policy: Policy | None = None) -> Definition[Any]:
-    """The same saga with another patience."""
-
-    def patient(one: Any) -> Any:
-        if isinstance(one, Parallel):
-            return Parallel(tuple(patient(step) for step in one.steps))
-        if isinstance(one, Reversible):
-            return replace(one, policy=policy, undo_policy=undo_policy or policy)
-        return replace(one, policy=policy) if isinstance(one, Step) else one
-
-    return replace(
-        saga,
-        reversible=tuple(patient(one) for one in saga.reversible),
-        pivot=patient(saga.pivot),
-        retriable=tuple(patient(one) for one in saga.retriable),
-    )
-
-
-def definitions_with(policy: Policy, undo_policy: Policy | None = None) -> Definitions:
-    """The sagas of the product with another patience."""
-    return Definitions(with_policies(saga, policy, undo_policy) for saga in DEFINITIONS.values())
-
-
-UNTIRING: Final = definitions_with(
-    Policy(timeout=timedelta(seconds=1), attempts=None, factor=1.5, cap=timedelta(seconds=3))
-)
-"""Asks again soon, and never gives up: how a saga ends depends on the order alone, whatever breaks meanwhile."""
-
-_numbers = itertools.count(1)
-
-
-def an_order(*, customer: str = "ada", sku: str = "lamp", quantity: int = 1, price: str = "10.00") -> dict[str, Any]:
-    """An order like no other. `sku="sold-out"` is refused by the inventory, `customer="bob"` by the payment service."""
-    line = {"sku": sku, "quantity": quantity, "unit_price": price}
-    return {"order_id": f"order-{next(_numbers)}", "customer_id": customer, "lines": [line], "currency": "EUR"}
-
-
-def mixed_orders(count: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """So many orders, and how the saga of each must end: of four, two go through."""
-    kinds: tuple[tuple[dict[str, Any], str], ...] = (
-        ({}, "completed"),
-        ({"sku": "sold-out"}, "compensated"),
-        ({}, "completed"),
-        ({"customer": "bob"}, "compensated"),
-    )
-    chosen = list(itertools.islice(itertools.cycle(kinds), count))
-    return [an_order(**options) for options, _ in chosen], [end for _, end in chosen]
-
-
-def answer(command_id: str, outcome: Outcome = "done", **data: Any) -> Envelope:
-    """A participant's reply to a command. A refusal needs no data."""
-    if outcome == "refused":
-        data = {"code": "no", "reason": "for a reason"} | data
-    return Envelope(
-        id=f"{command_id}/reply",
-        source="/somebody",
-        type="somebody.reply",
-        subject=command_id.partition("/")[0],
-        time=DAWN,
-        data=data,
-        answers=command_id,
-        outcome=outcome,
-    )
-
-
-def received(envelope: Envelope) -> Received:
-    """An envelope as the pump hands it on."""
-    return Received(envelope, "saga.reply.somebody", 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """An engine with a connection of its own, as every replica of the orchestrator has."""
-
-    engine: Engine
-    outbox: Outbox
-
-    async def start(self, order: Mapping[str, Any], key: str | None = None, saga: str = "place-order") -> StartResult:
-        """Accept one saga."""
-        [result] = await self.engine.start([self.engine.request(saga, order, key)])
-        return result
-
-    async def receive(self, *replies: Envelope) -> None:
-        """Apply a batch of replies, in one transaction."""
-        async with self.outbox.unit_of_work() as unit:
-            await self.engine.process(unit, [received(reply) for reply in replies])
+async def waits_for_lock(world: "World", how_many: int = 1) -> bool:
+    """Whether so many connections to the orchestrator's PostgreSQL wait for somebody's lock."""
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    [row] = await world.rows("orchestrator", text(query))
+    return bool(row[0] == how_many)
 
 
 @dataclass(slots=True)
@@ -204,6 +117,7 @@ class World:
         roles: Sequence[Role] = ROLES,
         definitions: Definitions = UNTIRING,
         clock: Clock | None = None,
+        ack_wait: timedelta = ACK_WAIT,
     ) -> None:
         self._urls = database_urls
         self._nats_url = nats_url
@@ -213,6 +127,7 @@ class World:
         self._running: dict[Role, list[Running]] = defaultdict(list)
         self._client: tuple[Desk, Relay] | None = None
         self._clock = clock
+        self._ack_wait = ack_wait
         self.databases: dict[Role, Database] = {}
         """A door to each role's database for the test's own looks."""
 
@@ -236,9 +151,9 @@ class World:
 
     # --- roles
 
-    async def start(self, *roles: Role) -> None:
+    async def start(self, *roles: Role, faults: Faults | None = None) -> None:
         """Start one replica for each name, and wait until they are ready."""
-        started = [self._start(role) for role in roles]
+        started = [self._start(role, faults) for role in roles]
         for one in started:
             ready = asyncio.create_task(one.service.ready.wait())
             await asyncio.wait({ready, one.task}, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
@@ -257,6 +172,13 @@ class World:
             if ended is not None:
                 raise ended
 
+    async def killed(self, role: Role, by: type[BaseException]) -> None:
+        """Wait until every replica of a role has died of this, and of nothing else."""
+        for one in self._running.pop(role):
+            [ended] = await asyncio.wait_for(asyncio.gather(one.task, return_exceptions=True), PATIENCE)
+            if not isinstance(ended, by | BaseExceptionGroup):
+                raise AssertionError(f"the {role} service was to be killed, and has ended with {ended!r}")
+
     def reached(self, role: Role) -> list[Counter[str]]:
         """For each running replica of a role: which crash points it has passed, and how often."""
         return [one.reached.points for one in self._running[role]]
@@ -273,9 +195,13 @@ class World:
         known = self._definitions if definitions is None else definitions
         return Desk(Engine(known, outbox, clock=outbox.clock, ids=ids), outbox)
 
+    def outbox(self, role: Role) -> Outbox:
+        """A service's own outbox, as a test may use it in the service's place."""
+        return self._outbox(role, self._open(role), NoFaults())
+
     # --- orders
 
-    async def place(self, *orders: Mapping[str, Any]) -> list[str]:
+    async def place(self, *orders: Mapping[str, Any], saga: str = "place-order") -> list[str]:
         """Place orders in one transaction, and publish their first commands if the broker can be reached."""
         if self._client is None:
             broker = Broker(self._nats_url, name="amends-test")
@@ -285,7 +211,7 @@ class World:
             desk = self.desk()
             self._client = desk, Relay(desk.outbox, broker)
         desk, relay = self._client
-        results = await desk.engine.start([desk.engine.request("place-order", order) for order in orders])
+        results = await desk.engine.start([desk.engine.request(saga, order) for order in orders])
         with suppress(BrokerOutOfReach):
             await relay.flush()
         return [result.saga_id for result in results]
@@ -299,7 +225,8 @@ class World:
         wanted = {f"{saga_id}/{step}/{direction}" for saga_id in saga_ids}
 
         async def all_asked() -> bool:
-            return {saga.command_id(step) for saga in await self.sagas() if saga.steps[step].attempt} >= wanted
+            asked = [one for one in await self.sagas() if step in one.steps and one.steps[step].attempt]
+            return {saga.command_id(step) for saga in asked} >= wanted
 
         await eventually(all_asked, f"{step}/{direction} of {len(wanted)} sagas is asked", seconds=PATIENCE)
 
@@ -338,6 +265,12 @@ class World:
     async def sagas(self) -> list[Saga]:
         """The stored state of every saga."""
         rows = await self.rows("orchestrator", select(tables.sagas.c.state).order_by(tables.sagas.c.id))
+        return [SAGA.validate_python(row.state) for row in rows]
+
+    async def children(self, saga_id: str) -> list[Saga]:
+        """The sagas that one has started, in the order in which they came to be."""
+        begun = select(tables.sagas.c.state).where(tables.sagas.c.key.startswith(f"{saga_id}/", autoescape=True))
+        rows = await self.rows("orchestrator", begun.order_by(tables.sagas.c.started_at, tables.sagas.c.key))
         return [SAGA.validate_python(row.state) for row in rows]
 
     async def log(self, saga_id: str) -> list[str]:
@@ -400,22 +333,22 @@ class World:
         clock = self._clock or DatabaseClock()
         return Outbox(database, messaging_of(role), clock=clock, faults=faults, role=role, grace=GRACE)
 
-    def _start(self, role: Role) -> Running:
+    def _start(self, role: Role, faults: Faults | None) -> Running:
         reached = Reached()
         database = Database(self._urls(role))  # the service closes it
-        outbox = self._outbox(role, database, reached)
+        outbox = self._outbox(role, database, faults or reached)
         if role == "orchestrator":
             engine = Engine(self._definitions, outbox, clock=outbox.clock)
             service = Service(
                 role,
                 url=self._nats_url,
-                inlets=inlets_of(engine, ACK_WAIT),
+                inlets=inlets_of(engine, self._ack_wait),
                 outbox=outbox,
                 background=background_of(engine),
             )
         else:
             processor = CommandProcessor(PARTICIPANTS[role], database)
-            inlets: dict[Inlet, Processor] = {command_inlet(role, ACK_WAIT): processor}
+            inlets: dict[Inlet, Processor] = {command_inlet(role, self._ack_wait): processor}
             service = Service(role, url=self._nats_url, inlets=inlets, outbox=outbox)
         running = Running(service, asyncio.create_task(service.run()), reached)
         self._running[role].append(running)

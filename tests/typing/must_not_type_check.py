@@ -4,7 +4,22 @@ A line that must not type-check says which error it is: `# type: ignore[code]`. 
 just as long as every one of them is an error (an ignore that nobody needs is one too), and every other line is right.
 """
 
-from orchestrator.definition import Saga, SagaData, parallel, reversible, step
+from datetime import timedelta
+
+from orchestrator.definition import (
+    Saga,
+    SagaData,
+    SagaEnded,
+    Signal,
+    child,
+    delay,
+    parallel,
+    reversible,
+    reversible_each,
+    step,
+    step_each,
+    wait_for,
+)
 from outbox.contracts import Command, Reply
 
 
@@ -28,9 +43,18 @@ class Charge(Command[Charged], participant="bank"):
     pass
 
 
+class Approval(Signal):
+    by: str
+
+
+class Payment(Signal):
+    amount: int
+
+
 class Parcel(SagaData):
     weight: int = 1
     box: str = ""
+    parts: tuple[str, ...] = ()
 
 
 class Letter(SagaData):
@@ -77,6 +101,70 @@ def become_letter(parcel: Parcel, reply: Packed) -> Letter:
     return Letter()
 
 
+def parts(parcel: Parcel) -> tuple[str, ...]:
+    return parcel.parts
+
+
+def numbers(parcel: Parcel) -> list[int]:
+    return []
+
+
+def pack_part(parcel: Parcel, part: str) -> Pack:
+    return Pack(weight=len(part))
+
+
+def unpack_part(parcel: Parcel, part: str) -> Unpack:
+    return Unpack()
+
+
+def keep_approval(parcel: Parcel, approval: Approval) -> Parcel:
+    return parcel
+
+
+def keep_payment(parcel: Parcel, payment: Payment) -> Parcel:
+    return parcel
+
+
+def keep_end(parcel: Parcel, ended: SagaEnded) -> Parcel:
+    return parcel
+
+
+def is_heavy(parcel: Parcel) -> bool:
+    return parcel.weight > 10
+
+
+def is_stamped(letter: Letter) -> bool:
+    return bool(letter.stamp)
+
+
+def heavy_word(parcel: Parcel) -> str:
+    return "heavy"
+
+
+def drying(parcel: Parcel) -> timedelta:
+    return timedelta(days=parcel.weight)
+
+
+def drying_days(parcel: Parcel) -> int:
+    return parcel.weight
+
+
+def letter_of(parcel: Parcel) -> Letter:
+    return Letter()
+
+
+def parcel_of(parcel: Parcel) -> Parcel:
+    return parcel
+
+
+def letter_labels(letter: Letter) -> dict[str, str]:
+    return {}
+
+
+def letter_priority(letter: Letter) -> int:
+    return 0
+
+
 def not_a_command(parcel: Parcel) -> Packed:
     return Packed(box="")
 
@@ -90,6 +178,25 @@ good = Saga(
     reversible=(PACK, parallel(PACK, reversible(charge, undo=unpack, then=keep_any))),
     pivot=CHARGE,
     retriable=(step(notify), parallel(step(notify), step(pack, then=keep_box))),
+)
+
+DAY = timedelta(days=1)
+LETTER = Saga(name="letter", data=Letter, reversible=(reversible(stamp, undo=peel_off),), pivot=None)
+
+also_good = Saga(
+    name="also-good",
+    data=Parcel,
+    reversible=(
+        reversible_each(parts, pack_part, undo=unpack_part, then=keep_box, when=is_heavy, limit=3),
+        parallel(wait_for(Approval, then=keep_approval, timeout=DAY, otherwise="proceed"), PACK, delay("dry", drying)),
+        child(LETTER, letter_of, then=keep_end),
+    ),
+    pivot=child(LETTER, letter_of),
+    retriable=(
+        step_each(parts, pack_part, then=keep_box),
+        parallel(wait_for(Payment, then=keep_payment), delay("rest", DAY), child(LETTER, letter_of)),
+    ),
+    deadline=DAY,
 )
 
 # the three fields of a saga
@@ -115,3 +222,47 @@ Saga(name="letter", data=Letter, reversible=(), pivot=CHARGE)  # type: ignore[mi
 
 # what is no command
 step(not_a_command)  # type: ignore[arg-type]
+
+# one step for each item: the item goes to the step and to its undo
+reversible_each(numbers, pack_part, undo=unpack_part)  # type: ignore[misc]
+reversible_each(parts, pack_part)  # type: ignore[call-arg]
+reversible_each(parts, pack_part, undo=unpack)  # type: ignore[arg-type]
+reversible_each(parts, pack, undo=unpack_part)  # type: ignore[arg-type]
+reversible_each(parts, pack_part, undo=unpack_part, then=keep_receipt)  # type: ignore[misc]
+reversible_each(heavy_word, unpack, undo=unpack_part)  # type: ignore[arg-type]
+reversible_each(is_heavy, pack_part, undo=unpack_part)  # type: ignore[arg-type]
+step_each(numbers, pack_part)  # type: ignore[misc]
+step_each(parts, pack_part, undo=unpack_part)  # type: ignore[call-arg]
+step_each(parts, pack_part, limit="3")  # type: ignore[arg-type]
+
+# conditions
+Saga(name="when", data=Parcel, reversible=(), pivot=CHARGE, retriable=(step(pack, when=is_stamped),))  # type: ignore[misc]
+step(pack, when=heavy_word)  # type: ignore[arg-type]
+wait_for(Approval, then=keep_approval, when=is_stamped)  # type: ignore[misc]
+
+# waits and delays
+wait_for(Approval, then=keep_payment)  # type: ignore[arg-type]
+wait_for(Packed, then=keep_box)  # type: ignore[type-var]
+wait_for(Approval, timeout=3)  # type: ignore[arg-type]
+wait_for(Approval, timeout=DAY, otherwise="ignore")  # type: ignore[arg-type]
+delay("dry", drying_days)  # type: ignore[arg-type]
+delay("dry", 3)  # type: ignore[arg-type]
+reversible(pack, undo=unpack, if_unknown="hope")  # type: ignore[arg-type]
+
+# children
+child(LETTER, parcel_of)  # type: ignore[arg-type]
+child(LETTER, letter_of, then=keep_box)  # type: ignore[arg-type]
+child(PACK, letter_of)  # type: ignore[arg-type]
+
+# where they may stand, and with which data
+WAIT = wait_for(Approval, then=keep_approval)
+CHILD = child(LETTER, letter_of, then=keep_end)
+Saga(name="pivot", data=Parcel, reversible=(), pivot=WAIT)  # type: ignore[arg-type]
+Saga(name="pivot", data=Parcel, reversible=(), pivot=delay("dry", DAY))  # type: ignore[arg-type]
+Saga(name="each", data=Parcel, reversible=(step_each(parts, pack_part),), pivot=CHARGE)  # type: ignore[arg-type]
+Saga(name="wait", data=Letter, reversible=(WAIT,), pivot=None)  # type: ignore[misc]
+Saga(name="child", data=Letter, reversible=(CHILD,), pivot=None)  # type: ignore[misc]
+Saga(name="delay", data=Letter, reversible=(delay("dry", drying),), pivot=None)  # type: ignore[misc]
+Saga(name="undone-each", data=Parcel, reversible=(), pivot=None, retriable=(PACK,))  # type: ignore[arg-type]
+Saga(name="labels", data=Parcel, reversible=(PACK,), pivot=None, labels=letter_labels)  # type: ignore[arg-type]
+Saga(name="priority", data=Parcel, reversible=(PACK,), pivot=None, priority=letter_priority)  # type: ignore[arg-type]

@@ -9,82 +9,43 @@ import pytest
 
 from orchestrator.definition import (
     MUST_SUCCEED,
-    InvalidDefinition,
     Kind,
     Policy,
-    Saga,
-    SagaData,
-    Step,
+    Rate,
+    delay,
     parallel,
     reversible,
+    reversible_each,
     step,
+    wait_for,
 )
-from outbox.contracts import Command, Reply
+from orchestrator.steps import Step
+from outbox.contracts import Command
+from tests.support.parcel_story import (
+    CHARGE,
+    CHILD,
+    DAY,
+    PACK,
+    PACK_AGAIN,
+    SEND_OFF,
+    Approval,
+    Charge,
+    Ok,
+    Pack,
+    Parcel,
+    Unpack,
+    boxes,
+    charge,
+    pack,
+    pack_one,
+    refusal,
+    saga,
+    unpack,
+    unpack_one,
+)
 
 if TYPE_CHECKING:
     from datetime import date
-
-
-class Ok(Reply):
-    pass
-
-
-class Pack(Command[Ok], participant="warehouse"):
-    pass
-
-
-class Unpack(Command[Ok], participant="warehouse"):
-    pass
-
-
-class Charge(Command[Ok], participant="bank"):
-    pass
-
-
-class NoParticipant(Command[Ok]):
-    pass
-
-
-class Parcel(SagaData):
-    weight: int = 1
-
-
-def pack(parcel: Parcel) -> Pack:
-    return Pack()
-
-
-def pack_again(parcel: Parcel) -> Pack:
-    return Pack()
-
-
-def unpack(parcel: Parcel) -> Unpack:
-    return Unpack()
-
-
-def charge(parcel: Parcel) -> Charge:
-    return Charge()
-
-
-def send_off(parcel: Parcel) -> Pack:
-    return Pack()
-
-
-PACK = reversible(pack, undo=unpack)
-PACK_AGAIN = reversible(pack_again, undo=unpack)
-CHARGE = step(charge)
-SEND_OFF = step(send_off)
-
-
-def saga(**changes: Any) -> Saga[Parcel]:
-    """A good saga, changed in one place. The places take anything: what mypy would refuse is tried here."""
-    parts: dict[str, Any] = {
-        "name": "send-parcel",
-        "data": Parcel,
-        "reversible": (PACK,),
-        "pivot": CHARGE,
-        "retriable": (SEND_OFF,),
-    }
-    return Saga(**{**parts, **changes})
 
 
 # --- what a good one is ------------------------------------------------------------------------------------------
@@ -119,20 +80,15 @@ def test_a_saga_may_be_nothing_but_its_pivot() -> None:
 # --- what is refused, and why ------------------------------------------------------------------------------------
 
 
-def refusal(build: Callable[[], object]) -> str:
-    with pytest.raises(InvalidDefinition) as caught:
-        build()
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
-    "name", ["", "Send-Parcel", "send_parcel", "send parcel", "-send", "send-", "a--b", "a.b", "é", "a\n"]
+    "name", ["", "a" * 61, "Send-Parcel", "send_parcel", "send parcel", "-send", "send-", "a--b", "a.b", "é", "a\n"]
 )
 def test_a_name_is_lower_case_words_joined_by_hyphens(name: str) -> None:
-    assert refusal(lambda: saga(name=name)) == f"saga name {name!r}: use lower-case words joined by hyphens"
+    expected = f"saga name {name!r}: use lower-case words joined by hyphens, at most 60 characters"
+    assert refusal(lambda: saga(name=name)) == expected
 
 
-@pytest.mark.parametrize("name", ["a", "send-parcel", "send-parcel-2", "3d-print"])
+@pytest.mark.parametrize("name", ["a", "a" * 60, "send-parcel", "send-parcel-2", "3d-print"])
 def test_a_good_name_is_accepted(name: str) -> None:
     assert saga(name=name).name == name
 
@@ -145,12 +101,12 @@ def test_a_step_before_the_pivot_needs_an_undo() -> None:
 
 
 def test_the_pivot_cannot_have_an_undo() -> None:
-    expected = "saga send-parcel: step pack cannot stand in `pivot`; make it with step(…)"
+    expected = "saga send-parcel: step pack cannot stand in `pivot`; use step(…)"
     assert refusal(lambda: saga(pivot=PACK, reversible=())) == expected
 
 
 def test_a_step_after_the_pivot_cannot_have_an_undo() -> None:
-    expected = "saga send-parcel: step pack-again cannot stand in `retriable`; make it with step(…)"
+    expected = "saga send-parcel: step pack-again cannot stand in `retriable`; use step(…)"
     assert refusal(lambda: saga(retriable=(PACK_AGAIN,))) == expected
     assert refusal(lambda: saga(retriable=(parallel(SEND_OFF, PACK_AGAIN),))) == expected
 
@@ -176,6 +132,10 @@ def test_two_steps_cannot_have_the_same_name() -> None:
     expected += "a step is named after its function, so rename one"
     assert refusal(lambda: saga(reversible=(PACK, PACK))) == expected
     assert refusal(lambda: saga(retriable=(CHARGE,))) == expected
+
+
+class NoParticipant(Command[Ok]):
+    pass
 
 
 def unannotated(parcel):  # type: ignore[no-untyped-def]
@@ -242,29 +202,6 @@ def test_an_undo_that_is_left_out_is_refused() -> None:
     assert said.startswith("saga send-parcel: the annotations of None cannot be read")
 
 
-# --- policies ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"timeout": timedelta(0)},
-        {"timeout": timedelta(seconds=-1)},
-        {"timeout": timedelta(seconds=10), "cap": timedelta(seconds=9)},
-    ],
-)
-def test_a_policy_waits_for_some_time_and_at_most_for_its_cap(wrong: dict[str, Any]) -> None:
-    assert refusal(lambda: Policy(**wrong)).startswith("a policy needs 0 < timeout <= cap, not timeout=")
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"attempts": 0}, {"attempts": -1}, {"factor": 0.9}, {"jitter": -0.1}, {"jitter": 1.0}]
-)
-def test_a_policy_asks_at_least_once_and_does_not_shrink_its_waits(wrong: dict[str, Any]) -> None:
-    expected = "a policy needs attempts >= 1, factor >= 1 and 0 <= jitter < 1"
-    assert refusal(lambda: Policy(**wrong)) == expected
-
-
 # --- the fingerprint ---------------------------------------------------------------------------------------------
 
 
@@ -289,6 +226,13 @@ STRUCTURES: list[dict[str, Any]] = [
     {"retriable": ()},
     {"pivot": SEND_OFF, "retriable": (CHARGE,)},
     {"pivot": step(renamed_pack)},
+    {"pivot": None, "retriable": ()},
+    {"reversible": (reversible(pack, undo=unpack, when=lambda _: True),)},
+    {"reversible": (reversible_each(boxes, pack_one, undo=unpack_one),)},
+    {"reversible": (wait_for(Approval),)},
+    {"reversible": (delay("approval", DAY),)},
+    {"reversible": (CHILD,)},
+    {"retriable": (CHILD,)},
 ]
 
 
@@ -315,7 +259,8 @@ def keep(parcel: Parcel, reply: Ok) -> Parcel:
 def test_the_fingerprint_does_not_change_with_the_wording() -> None:
     do, undo = reworded()
     patient = Policy(timeout=timedelta(seconds=30))
-    same = saga(reversible=[reversible(do, undo=undo, then=keep, policy=patient)])
+    stuck = reversible(do, undo=undo, then=keep, policy=patient, if_unknown="stick")
+    same = saga(reversible=[stuck], deadline=DAY, max_in_flight=1, rate=Rate(1), priority=7, labels=lambda _: {})
     assert same.fingerprint == saga().fingerprint
 
 

@@ -22,14 +22,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from orchestrator.definition import Parallel, Policy, Reversible, Saga, SagaData, Step, reversible, step
+from orchestrator.definition import Policy, Saga, SagaData, reversible, step
 from orchestrator.entries import Asked, Entry, UndoAsked
 from orchestrator.events import Answered, Event, Retried, TimedOut
 from orchestrator.machine import Decision, Dispatch, decide, start
 from orchestrator.model import ENDED, Phase, StepStatus
 from orchestrator.model import Saga as State
+from orchestrator.steps import Parallel, Reversible, Step
+from orchestrator.testing import DAWN, SAGA_ID, check_log_is_the_truth
 from outbox.contracts import Command, Reply
-from tests.support.machine import DAWN, SAGA_ID, check_log_is_the_truth
 
 # --- random definitions ------------------------------------------------------------------------------------------
 

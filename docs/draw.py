@@ -1,0 +1,47 @@
+"""`make docs`: draw again, from the code, what the pages show of it.
+
+A page holds such a part between two comments: `<!-- drawn: NAME -->` and `<!-- end of NAME -->`. A test compares
+pages and code, so neither can change without the other.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from orchestrator.graph import picture, svg
+from orchestrator.graph.machine import by_hand, phases, steps
+from orchestrator.sagas.place_order import place_order
+
+DOCS: Final = Path(__file__).parent
+PAGES: Final = (DOCS / "state-machine.md",)
+PICTURES: Final[dict[Path, Callable[[], str]]] = {DOCS / "place-order.svg": lambda: svg(picture(place_order))}
+PARTS: Final[dict[str, Callable[[], str]]] = {
+    "phases": lambda: f"```mermaid\n{phases()}```\n",
+    "steps": lambda: f"```mermaid\n{steps()}```\n",
+    "by hand": by_hand,
+}
+
+
+def drawn(page: str) -> str:
+    """The page with every part drawn anew. Raises KeyError on a part that nobody knows how to draw."""
+    between = r"(?s)<!-- drawn: ([a-z ]+) -->\n.*?<!-- end of \1 -->"
+    return re.sub(between, lambda part: _part(part[1]), page)
+
+
+def _part(name: str) -> str:
+    return f"<!-- drawn: {name} -->\n{PARTS[name]()}<!-- end of {name} -->"
+
+
+def main() -> None:
+    """Write every page and picture that has changed."""
+    wanted = {page: drawn(page.read_text(encoding="utf-8")) for page in PAGES}
+    wanted |= {file: draw() for file, draw in PICTURES.items()}
+    for file, content in wanted.items():
+        if not file.exists() or file.read_text(encoding="utf-8") != content:
+            file.write_text(content, encoding="utf-8")
+            print(f"drew {file.relative_to(DOCS.parent)}")
+
+
+if __name__ == "__main__":
+    main()

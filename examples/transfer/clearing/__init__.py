@@ -1,0 +1,1 @@
+"""The clearing house: what one bank owes the other."""

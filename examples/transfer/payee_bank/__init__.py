@@ -1,0 +1,1 @@
+"""The payee's bank: accounts that money is paid into."""

@@ -1,0 +1,1 @@
+"""The payer's bank: accounts that money is taken from."""

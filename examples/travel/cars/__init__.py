@@ -1,0 +1,1 @@
+"""The cars service: rides with a driver."""

@@ -1,0 +1,1 @@
+"""The flights service: seats, and who has them."""

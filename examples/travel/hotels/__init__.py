@@ -1,0 +1,1 @@
+"""The hotels service: rooms, and who stays in them."""
