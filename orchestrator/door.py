@@ -48,6 +48,9 @@ class StartRequest:
     priority: int = 0
     begins_at: datetime | None = None
     caller: Caller | None = None
+    by: str | None = None
+    reason: str | None = None
+    """Who ordered it and why, when it was not simply started."""
 
 
 @dataclass(frozen=True, slots=True)

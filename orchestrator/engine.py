@@ -68,7 +68,7 @@ class Engine:
         self.outbox = outbox
         self.store = Store(outbox.database)
         self.ignored: Counter[str] = Counter()
-        """Why events changed nothing, counted."""
+        """How many events changed nothing, by kind."""
 
         self._clock = clock
         self._ids = ids
@@ -124,7 +124,8 @@ class Engine:
             return StartResult("existing" if same else "conflict", taken.saga.id)
         definition, saga_id = self.definitions[request.definition], self.new_id()
         waits = definition.is_limited or request.begins_at is not None
-        terms = machine.Terms(waits, request.begins_at or (unit.now if waits else None), request.caller)
+        begins_at = request.begins_at or (unit.now if waits else None)
+        terms = machine.Terms(waits, begins_at, request.caller, by=request.by, reason=request.reason)
         decision = machine.start(definition, saga_id, request.data, unit.now, terms)
         generation = 1 if taken is None else taken.generation + 1
         stored = Stored(
@@ -250,7 +251,7 @@ class Engine:
             if decision is None:
                 continue
             if decision.ignored is not None:
-                self.ignored[decision.ignored] += 1
+                self.ignored[type(event).__name__] += 1
                 continue
             change = _change(stored[saga_id], decision, unit.now)
             stored[saga_id] = change.stored
@@ -262,11 +263,11 @@ class Engine:
         self, unit: UnitOfWork, one: Stored | None, event: Event, received: Received | None
     ) -> machine.Decision | None:
         if one is None:
-            self.ignored["unknown saga"] += 1
+            self.ignored["UnknownSaga"] += 1
             return None
         definition = self.definition_of(one.saga)
         if definition is None:
-            self.ignored[f"its definition {one.saga.definition} {one.saga.fingerprint} is not loaded"] += 1
+            self.ignored["NotLoaded"] += 1
             if received is not None:
                 unit.defer(received.envelope)  # a replica that has the definition will get it
             return None

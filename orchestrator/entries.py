@@ -11,7 +11,7 @@ from orchestrator.model import Caller
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The saga was accepted."""
+    """The saga was accepted. `by` and `reason`: who ordered a fork, and why."""
 
     definition: str
     version: int
@@ -24,6 +24,8 @@ class Started:
     caller: Caller | None = None
     fork_of: str | None = None
     taken_over: list[str] = field(default_factory=list)
+    by: str | None = None
+    reason: str | None = None
     kind: Literal["started"] = "started"
 
 

@@ -36,7 +36,7 @@ class Fork:
     """The steps that are run again."""
 
 
-async def fork(engine: Engine, saga_id: str, from_step: str | None = None) -> Fork:
+async def fork(engine: Engine, saga_id: str, from_step: str | None = None, *, by: str, reason: str) -> Fork:
     """Begin a copy of a saga, on the newest version of its definition. Raises UnknownSaga, CannotFork."""
     async with engine.outbox.unit_of_work() as unit:
         original = (await engine.store.lock(unit.connection, [saga_id])).get(saga_id)
@@ -49,12 +49,18 @@ async def fork(engine: Engine, saga_id: str, from_step: str | None = None) -> Fo
         original = replace(original, labels=labels)
         log = await engine.store.log(unit.connection, saga_id)
         if first.stage == 0:
-            return await _again(engine, unit, definition, original, log)
-        return await _copy(engine, unit, definition, original, first, log)
+            return await _again(engine, unit, definition, original, log, by, reason)
+        return await _copy(engine, unit, definition, original, first, log, by, reason)
 
 
 async def _again(
-    engine: Engine, unit: UnitOfWork, definition: Definition[Any], original: Stored, log: list[Entry]
+    engine: Engine,
+    unit: UnitOfWork,
+    definition: Definition[Any],
+    original: Stored,
+    log: list[Entry],
+    by: str,
+    reason: str,
 ) -> Fork:
     begun = next(entry for entry in log if isinstance(entry, Started))
     ours = {"saga_id", *supplied_fields(definition.data)}
@@ -63,7 +69,7 @@ async def _again(
         request = engine.request(definition.name, data, labels=original.labels, priority=original.priority)
     except BadInput as error:
         raise CannotFork(f"its input is none for {definition.name} v{definition.version}: {error}") from error
-    [result] = await engine.start_within(unit, [request])
+    [result] = await engine.start_within(unit, [replace(request, by=by, reason=reason)])
     return Fork(result.saga_id, tuple(definition.steps))
 
 
@@ -74,6 +80,8 @@ async def _copy(
     original: Stored,
     first: StepSpec,
     log: list[Entry],
+    by: str,
+    reason: str,
 ) -> Fork:
     before = [spec.name for spec in definition.steps.values() if spec.stage < first.stage]
     done = {base_name(name) for name in original.saga.steps}
@@ -84,7 +92,8 @@ async def _copy(
         )
     request = _request(definition, original, _data_before(definition, original.saga.id, log, first))
     waits = definition.is_limited
-    terms = machine.Terms(waits, unit.now if waits else None, fork_of=original.saga.id, taken_over=tuple(before))
+    begins_at = unit.now if waits else None
+    terms = machine.Terms(waits, begins_at, None, original.saga.id, tuple(before), by, reason)
     decision = machine.start(definition, engine.new_id(), request.data, unit.now, terms)
     stored = Stored(
         decision.saga, 1, None, original.digest, unit.now, priority=original.priority, labels=original.labels

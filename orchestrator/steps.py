@@ -141,8 +141,12 @@ class Policy:
 MUST_SUCCEED = Policy(attempts=12)
 """For what may not be given up lightly: the pivot, retriable steps and undos."""
 
-CHILD = Policy(timeout=timedelta(minutes=1), attempts=None, cap=timedelta(minutes=10))
-"""For child sagas: they come to an end by themselves, so they are asked how they are for as long as it takes."""
+CHILD = Policy(
+    timeout=timedelta(minutes=1), attempts=None, cap=timedelta(minutes=10), not_retried=frozenset({"compensated"})
+)
+"""For child sagas: they come to an end by themselves, so they are asked how they are for as long as it takes. One that
+was compensated after the parent's pivot is not begun anew for ever: a person decides.
+"""
 
 
 # --- what may stand where --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`saga fork`: run a saga that has ended again, from one of its steps, as a new saga."""
 
 import asyncio
+import getpass
 from dataclasses import asdict
 from typing import Annotated
 
@@ -22,9 +23,11 @@ def register(app: typer.Typer) -> None:
 
 def fork(
     saga: SagaId,
+    reason: Annotated[str, typer.Option(help="Why it is run again; goes into the log.")],
     step: Annotated[
         str | None, typer.Option("--from", metavar="STEP", help="Begin there; at the first step when left out.")
     ] = None,
+    by: Annotated[str | None, typer.Option(help="Who orders it; the login name when left out.")] = None,
     data_dir: DataDir = None,
     json: Json = False,
 ) -> None:
@@ -34,16 +37,16 @@ def fork(
 
     From a later step on it is a copy of a completed saga: it speaks of the same ids, and never undoes what came before.
     """
-    asyncio.run(_fork(settings_of(data_dir), saga, step, json))
+    asyncio.run(_fork(settings_of(data_dir), saga, step, by or getpass.getuser(), reason, json))
 
 
-async def _fork(settings: Settings, saga: str, step: str | None, json: bool) -> None:
+async def _fork(settings: Settings, saga: str, step: str | None, by: str, reason: str, json: bool) -> None:
     async with open_client(settings) as client:
         saga_id = await client.queries.find(saga)
         if step is not None:
             await _check_step(client, saga_id, step)
         try:
-            made = await forks.fork(client.engine, saga_id, step)
+            made = await forks.fork(client.engine, saga_id, step, by=by, reason=reason)
         except forks.CannotFork as error:
             raise Failure(f"saga {saga_id} is not run again: {error}", Exit.CONFLICT) from error
         await publish(client, "The new saga is in the database and goes on when NATS is back.")

@@ -81,7 +81,7 @@ def skip(
     if name is None:
         raise Failure("skip which step? `saga get` lists them", Exit.USAGE)
     event = Resolved(ordering.who, ordering.why, name, json_object("--reply", reply))
-    return asyncio.run(order(ordering, SKIP, Wish(event, unless=_only_as("done")), step=step))
+    return asyncio.run(order(ordering, SKIP, Wish(event, unless=_only_as("done")), step=name))
 
 
 @with_options(Ordering)
@@ -99,7 +99,7 @@ def resolve(
     """
     event = Resolved(ordering.who, ordering.why, _step_of(step, step_of_all))
     wish = Wish(event, unless=_only_as(side)) if side else Wish(event)
-    return asyncio.run(order(ordering, RESOLVE, wish, step=step))
+    return asyncio.run(order(ordering, RESOLVE, wish, step=event.step))
 
 
 @with_options(Ordering)

@@ -98,6 +98,8 @@ class Terms:
     caller: Caller | None = None
     fork_of: str | None = None
     taken_over: tuple[str, ...] = ()
+    by: str | None = None
+    reason: str | None = None
 
 
 AT_ONCE: Final = Terms()
@@ -118,6 +120,8 @@ def start(definition: Definition[Any], saga_id: str, data: SagaData, now: dateti
         caller=terms.caller,
         fork_of=terms.fork_of,
         taken_over=list(terms.taken_over),
+        by=terms.by,
+        reason=terms.reason,
     )
     return _Decider(definition, replay(saga_id, [started]), now).conclude([started])
 
@@ -197,6 +201,8 @@ class _Decider:
             self._waited(spec, name)
         elif state.status is StepStatus.ASKED and self._saga.phase is Phase.COMPENSATING:
             self._write(GivenUp(name))  # its undo has yet to wait for its turn: nobody asks for it any more
+        elif self._is_overdue:
+            pass  # the deadline counts first: what is about to be undone is not asked again
         elif not self._policy(spec, state).is_spent(state.tries):
             self._ask_again(name)
         elif state.status is StepStatus.ASKED and spec.kind is Kind.REVERSIBLE and spec.if_unknown == "undo":
@@ -279,7 +285,7 @@ class _Decider:
             return self._ignore("the saga is paused: resume it first" if stuck else "nothing is stuck")
         self._write(entry)
         for name in stuck:
-            if self._saga.steps[name].status in self._under_way:
+            if self._saga.steps[name].status in self._under_way and not self._is_overdue:
                 self._ask_again(name)
         return self.conclude()
 
@@ -341,22 +347,26 @@ class _Decider:
             refused = state.status is StepStatus.REFUSED
             why = f"was refused: {state.refusal}" if refused else "gave no answer: its policy is spent"
             return self._write(CompensationStarted(f"{name} {why}"))
-        due = self._saga.deadline_at
-        if due is None or self._now < due:
+        if not self._is_overdue:
             return False
         return self._write(CompensationStarted(f"its deadline of {self._definition.deadline} has passed"))
 
+    @property
+    def _is_overdue(self) -> bool:
+        """Whether the deadline has passed, and still counts."""
+        due = self._saga.deadline_at
+        return self._saga.phase is Phase.RUNNING and due is not None and due <= self._now
+
     def _go_forward(self) -> bool:
         for stage in self._definition.stages:
+            if all(self._saga.steps[name].status in PAST for spec in stage for name in self._instances(spec)):
+                continue
             if any(self._open(spec) for spec in stage):
                 return True
             ready = [name for spec in stage for name in self._ready(spec)]
             for name in ready:
                 self._ask(name, self._saga.steps[name])
-            if ready:
-                return True
-            if not all(self._saga.steps[name].status in PAST for spec in stage for name in self._instances(spec)):
-                return False
+            return bool(ready)
         return self._write(Completed())
 
     def _open(self, spec: StepSpec) -> bool:

@@ -255,9 +255,9 @@ WHY: Final = "--reason mended"
         ("signal waits reserve-stop", 3, "everything has no step 'reserve-stop' that waits for a signal: there is app"),
         ("signal back approval", 3, "none of its steps does"),
         ("query waits total", 3, "everything has no query 'total': it has none"),
-        ("fork waits", 4, "has not ended, it is running"),
-        ("fork ended --from sell-stock", 4, "was compensated, so nothing is left to go on from"),
-        ("fork ended --from bake-bread", 3, "has no step 'bake-bread': it has open-order, "),
+        ("fork waits --reason x", 4, "has not ended, it is running"),
+        ("fork ended --from sell-stock --reason x", 4, "was compensated, so nothing is left to go on from"),
+        ("fork ended --from bake-bread --reason x", 3, "has no step 'bake-bread': it has open-order, "),
         ("ls --type bakery", 3, "there is no saga 'bakery': there is place-order"),
         ("ls --label a=1 --label a=2", 2, "--label a is there twice"),
         (
@@ -389,10 +389,10 @@ def test_what_is_stuck_is_resolved_by_hand(here: Here) -> None:
 
 def test_a_saga_runs_again_as_a_new_one(here: Here) -> None:
     [saga_id] = tell(here.folder, (completed, "k"))
-    made = here("fork", "k", "--from", "sell-stock", "--json").json()
+    made = here("fork", "k", "--from", "sell-stock", "--reason", "a new printer", "--by", "ada", "--json").json()
     assert (made["fork_of"], made["steps"]) == (saga_id, ["sell-stock", "confirm-order"])
     assert f"fork of {saga_id}" in here("get", made["saga_id"]).out
-    again = here("fork", "k")
+    again = here("fork", "k", "--reason", "once more")
     assert (again.code, here.get(again.out.strip())["fork_of"]) == (0, None)
 
 

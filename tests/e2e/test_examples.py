@@ -23,6 +23,7 @@ from examples.travel.hotels.models import Hotel
 from examples.travel.mail.models import Letter
 
 REPOSITORY = Path(__file__).parents[2]
+OURS, NATS_SERVER = ("SAGA_", "FORCE_COLOR"), "SAGA_NATS_SERVER"
 PAGE = (REPOSITORY / "examples" / "README.md").read_text()
 
 
@@ -31,7 +32,7 @@ def play(example: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", f"examples.{example}", *arguments],
         cwd=REPOSITORY,
-        env={name: value for name, value in os.environ.items() if not name.startswith(("SAGA_", "FORCE_COLOR"))},
+        env={name: value for name, value in os.environ.items() if not name.startswith(OURS) or name == NATS_SERVER},
         capture_output=True,
         text=True,
         timeout=100,

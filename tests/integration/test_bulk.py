@@ -173,25 +173,25 @@ async def test_what_somebody_else_has_retried_meanwhile_is_not_retried_again(
 # --- limits --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limits", [Limits(rate=None, max_failures=2), Limits(rate=500, max_failures=2)])
+@pytest.mark.parametrize("limits", [Limits(rate=None, max_failures=2), Limits(rate=20, max_failures=2)])
 async def test_it_stops_at_the_last_failure_that_is_allowed_and_leaves_the_rest(
     world: World, named: Desk, clock: OwnedClock, limits: Limits
 ) -> None:
-    """Of six sagas the second and the fourth are past their pivot."""
+    """Of six sagas the second and the third may be past their pivot; at this rate two share a transaction."""
     saga_ids = await start(named, 6)
-    for past in (saga_ids[1], saga_ids[3]):
+    for past in saga_ids[1:3]:
         await named.receive(answer(f"{past}/open-order/do"))
         await named.receive(answer(f"{past}/reserve-stock/do"))
         await named.receive(answer(f"{past}/authorise-payment/do", authorisation_code="7"))
     work = Bulk(named.engine, world.queries, CANCEL, Filter(statuses=["running"]), limits)
     outcomes = await all_outcomes(work)
 
-    assert list(kinds(outcomes).values()) == ["done", "refused", "done", "refused"]
+    assert list(kinds(outcomes).values()) == ["done", "refused", "refused"]
     assert outcomes[1].why == "its pivot capture-payment was asked and may have happened"
     assert work.was_stopped
     statuses = await world.queries.statuses(saga_ids)
     assert [statuses[one] for one in saga_ids] == [
-        "compensating", "running", "compensating", "running", "running", "running",
+        "compensating", "running", "running", "running", "running", "running",
     ]  # fmt: skip
 
 
@@ -300,6 +300,6 @@ async def test_who_is_unknown_or_not_loaded_is_told_apart(world: World, desk: De
     stranger = world.desk(definitions=Definitions([talk]))
     known, unknown = await bulk.carry_out(stranger.engine, [saga_id, "nobody"], PAUSE)
 
-    assert (known.kind, type(known.error), "place-order v1" in str(known.why)) == ("refused", NotLoaded, True)
+    assert (known.kind, type(known.error), known.why) == ("refused", NotLoaded, str(known.error))
     assert (unknown.kind, type(unknown.error)) == ("refused", UnknownSaga)
     assert (await world.saga(saga_id)).paused is None

@@ -89,10 +89,12 @@ async def test_from_its_first_step_it_is_the_same_input_with_ids_of_its_own(
     world: World, desk: Desk, end: Any, from_step: str | None
 ) -> None:
     original = await world.saga(await end(desk))
-    forked = await fork(desk.engine, original.id, from_step)
+    forked = await fork(desk.engine, original.id, from_step, by="ada", reason="once more")
     copy = await world.saga(forked.saga_id)
 
     assert forked == Fork(copy.id, STEPS)
+    begun = (await world.queries.log(copy.id))[0].to_json()
+    assert (begun["by"], begun["reason"]) == ("ada", "once more")
     assert (copy.status, copy.fork_of) == ("running", None)
     assert copy.data == original.data | {"saga_id": copy.id, "authorisation_code": None}
     [command] = [one for one in await world.outgoing() if one.id == f"{copy.id}/open-order/do"]
@@ -101,7 +103,10 @@ async def test_from_its_first_step_it_is_the_same_input_with_ids_of_its_own(
 
 async def test_a_fork_has_the_labels_and_the_priority_of_its_original(world: World, desk: Desk) -> None:
     original = await complete(desk, key="k-1", labels={"customer": "ada"}, priority=7)
-    copies = [await fork(desk.engine, original), await fork(desk.engine, original, "confirm-order")]
+    copies = [
+        await fork(desk.engine, original, by="ada", reason="once more"),
+        await fork(desk.engine, original, "confirm-order", by="ada", reason="once more"),
+    ]
 
     found = await world.queries.search(Filter(labels={"customer": "ada"}), DAWN)
     assert {one.id for one in found} == {original, *(copy.saga_id for copy in copies)}
@@ -116,7 +121,7 @@ async def test_a_fork_has_the_labels_and_the_priority_of_its_original(world: Wor
 
 async def test_from_a_later_step_commands_are_new_and_speak_of_what_the_original_did(world: World, desk: Desk) -> None:
     original = await complete(desk)
-    forked = await fork(desk.engine, original, "sell-stock")
+    forked = await fork(desk.engine, original, "sell-stock", by="ada", reason="once more")
     copy = await world.saga(forked.saga_id)
 
     assert forked.steps == ("sell-stock", "confirm-order")
@@ -137,7 +142,8 @@ async def test_from_a_later_step_commands_are_new_and_speak_of_what_the_original
 async def test_a_fork_knows_what_its_original_knew_at_that_step_and_no_more(world: World, desk: Desk) -> None:
     original = await complete(desk)
     before, after = [
-        (await fork(desk.engine, original, name)).saga_id for name in ("authorise-payment", "capture-payment")
+        (await fork(desk.engine, original, name, by="ada", reason="once more")).saga_id
+        for name in ("authorise-payment", "capture-payment")
     ]
     assert (await world.saga(before)).data["authorisation_code"] is None
     assert (await world.saga(after)).data["authorisation_code"] == "A1"
@@ -149,7 +155,10 @@ async def test_a_signal_that_came_early_hides_nothing_of_what_came_after_it(worl
     await desk.receive(
         *(answer(f"{original}/{name}/do") for name in ("open-order", "capture-payment", "confirm-order"))
     )
-    from_wait, from_end = [(await fork(desk.engine, original, name)).saga_id for name in ("approval", "confirm-order")]
+    from_wait, from_end = [
+        (await fork(desk.engine, original, name, by="ada", reason="once more")).saga_id
+        for name in ("approval", "confirm-order")
+    ]
 
     waiting = await world.saga(from_wait)
     assert (waiting.data["authorisation_code"], waiting.data["approved_by"]) == ("opened", None)
@@ -164,7 +173,9 @@ async def test_a_fork_of_a_limited_saga_waits_for_room_like_any_other(world: Wor
     await desk.receive(
         *(answer(f"{original}/{name}/do") for name in ("open-order", "capture-payment", "confirm-order"))
     )
-    copies = [(await fork(desk.engine, original, "confirm-order")).saga_id for _ in range(2)]
+    copies = [
+        (await fork(desk.engine, original, "confirm-order", by="ada", reason="once more")).saga_id for _ in range(2)
+    ]
     assert [(await world.saga(copy)).status for copy in copies] == ["waiting", "waiting"]
 
     assert await desk.admit() == 1
@@ -193,14 +204,14 @@ async def test_what_cannot_be_run_again_says_why(
     if how_it_is == "compensating":
         await desk.engine.tell(original, Cancelled("ada", "no need"))
     with pytest.raises(CannotFork, match=why):
-        await fork(desk.engine, original, from_step)
+        await fork(desk.engine, original, from_step, by="ada", reason="once more")
     assert len(await world.sagas()) == 1
 
 
 @SQLITE_IS_ENOUGH
 async def test_nobody_cannot_be_forked(desk: Desk) -> None:
     with pytest.raises(UnknownSaga, match="there is no saga nobody"):
-        await fork(desk.engine, "nobody")
+        await fork(desk.engine, "nobody", by="ada", reason="once more")
 
 
 # --- onto another version ------------------------------------------------------------------------------------------
@@ -223,7 +234,10 @@ strange = replace(place_order, version=2, data=Approved, reversible=[*place_orde
 async def test_a_fork_begins_on_the_newest_version(world: World, desk: Desk) -> None:
     original = await complete(desk)
     newer = world.desk(definitions=Definitions([grown, place_order]))
-    forks = [await fork(newer.engine, original), await fork(newer.engine, original, "sell-stock")]
+    forks = [
+        await fork(newer.engine, original, by="ada", reason="once more"),
+        await fork(newer.engine, original, "sell-stock", by="ada", reason="once more"),
+    ]
 
     copies = [await world.saga(one.saga_id) for one in forks]
     assert [(copy.version, copy.fingerprint) for copy in copies] == [(2, grown.fingerprint)] * 2
@@ -239,15 +253,19 @@ async def test_a_fork_leaves_out_no_step_that_was_never_done(world: World, desk:
     original = await complete(desk)
     newer = world.desk(definitions=Definitions([strange]))
     with pytest.raises(CannotFork, match=r"place-order v2 has approval before sell-stock, which saga .* never did"):
-        await fork(newer.engine, original, "sell-stock")
-    assert (await fork(newer.engine, original)).steps == (*STEPS[:3], "approval", *STEPS[3:])
+        await fork(newer.engine, original, "sell-stock", by="ada", reason="once more")
+    assert (await fork(newer.engine, original, by="ada", reason="once more")).steps == (
+        *STEPS[:3],
+        "approval",
+        *STEPS[3:],
+    )
 
 
 @SQLITE_IS_ENOUGH
 async def test_a_definition_that_is_gone_or_does_not_take_the_input_says_so(world: World, desk: Desk) -> None:
     original = await complete(desk)
     with pytest.raises(CannotFork, match="its definition place-order is not loaded"):
-        await fork(world.desk(definitions=Definitions([approved])).engine, original)
+        await fork(world.desk(definitions=Definitions([approved])).engine, original, by="ada", reason="once more")
 
     class Demanding(PlaceOrder):
         size: int
@@ -255,7 +273,7 @@ async def test_a_definition_that_is_gone_or_does_not_take_the_input_says_so(worl
     newer = world.desk(definitions=Definitions([replace(place_order, version=2, data=Demanding)]))
     for from_step in (None, "confirm-order"):
         with pytest.raises(CannotFork, match=r"is none for place-order v2: size: Field required$"):
-            await fork(newer.engine, original, from_step)
+            await fork(newer.engine, original, from_step, by="ada", reason="once more")
 
 
 # --- with real services --------------------------------------------------------------------------------------------
@@ -268,8 +286,8 @@ async def test_forks_leave_nothing_that_verify_would_find(nats: EmbeddedNats, tm
         originals = await world.place(an_order(), an_order(sku="sold-out"))
         assert await world.until_ended(originals) == ["completed", "compensated"]
         engine = world.desk().engine
-        confirmed = await fork(engine, originals[0], "confirm-order")
-        failed = await fork(engine, originals[1])
+        confirmed = await fork(engine, originals[0], "confirm-order", by="ada", reason="once more")
+        failed = await fork(engine, originals[1], by="ada", reason="once more")
         copies = [confirmed.saga_id, failed.saga_id]
 
         assert await world.until_ended(copies) == ["completed", "compensated"]

@@ -1,7 +1,9 @@
 """The sagas of the examples do what their pages say: on the pure machine, in virtual time."""
 
+import re
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from examples.travel.mail.contracts import SendItinerary
 from examples.travel.saga import BookTrip, ManagerApproval, arrange_transfers, book_trip
 from orchestrator.definition import Saga
 from orchestrator.explorer import Bounds, Explorer
+from orchestrator.graph import picture, text
 from orchestrator.lint import Broker, lint
 from orchestrator.registry import Definitions
 from orchestrator.testing import (
@@ -239,3 +242,20 @@ def test_lint_finds_what_the_example_takes_on_knowingly(definition: Saga[Any], a
 def test_the_examples_are_found_by_the_names_of_their_modules() -> None:
     found = Definitions.of_modules(["examples.travel.saga", "examples.transfer.saga"])
     assert sorted(found) == ["arrange-transfers", "book-trip", "transfer-money"]
+
+
+# --- their page ------------------------------------------------------------------------------------------------------
+
+FOLDER = Path(__file__).parents[2] / "examples"
+PAGE = (FOLDER / "README.md").read_text()
+
+
+@pytest.mark.parametrize("definition", [book_trip, transfer_money], ids=lambda definition: definition.name)
+def test_the_page_draws_the_saga_that_runs(definition: Saga[Any]) -> None:
+    assert f"```text\n{text(picture(definition)).strip()}\n```" in PAGE
+
+
+def test_every_page_that_it_links_to_is_there() -> None:
+    linked = re.findall(r"\]\(([^)#]+)\)", PAGE)
+    assert len(linked) > 10
+    assert [target for target in linked if not (FOLDER / target).exists()] == []

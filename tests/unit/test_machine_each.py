@@ -242,6 +242,22 @@ def test_undos_keep_the_limit_too() -> None:
     saga.when(silence(ROOMS[0])).then_sends((f"{ROOMS[0]}/undo/2", 2)).when(done(ROOMS[0])).then_compensated()
 
 
+def test_what_waits_for_the_turn_of_its_undo_is_not_asked_again() -> None:
+    group = parallel(reversible(insure, undo=cancel_insurance), trip(limit=1).reversible[1])
+    saga = given(Saga("narrow", Trip, (group,), step(charge))).started()
+    saga.when(done(ROOMS[0])).then_asks(ROOMS[1]).when(refused("insure")).then_undoes(ROOMS[0])
+    saga.when(silence(ROOMS[1])).then_logs("given-up").then_sends_nothing()
+    saga.when(answered(f"{ROOMS[1]}/do")).then_nothing_happened("awaits no answer: unknown")
+    saga.when(done(ROOMS[0])).then_undoes(ROOMS[1]).when(done(ROOMS[1])).then_compensated()
+
+
+def test_what_waits_for_the_turn_of_its_undo_may_still_answer() -> None:
+    group = parallel(reversible(insure, undo=cancel_insurance), trip(limit=1).reversible[1])
+    saga = given(Saga("narrow", Trip, (group,), step(charge))).started().when(done(ROOMS[0]), refused("insure"))
+    saga.when(refused(ROOMS[1])).then_logs("refused").then_sends_nothing()
+    saga.when(done(ROOMS[0])).then_compensated().then_step(ROOMS[1], StepStatus.REFUSED)
+
+
 def test_an_undo_is_built_from_the_same_item() -> None:
     saga = given(trip()).started().when(*booked(), refused("charge"))
     assert [one.command for one in saga.last.dispatches] == [

@@ -109,6 +109,18 @@ def test_a_reply_that_comes_after_the_deadline_and_before_its_timer_asks_nothing
     saga.then_undoes("reserve-stock", "authorise-payment").then_failed("deadline")
 
 
+def test_nothing_is_asked_again_after_the_deadline_just_before_it_is_undone() -> None:
+    saga = hurried_on().when(done("reserve-stock")).after(2 * HOUR).when(timer("authorise-payment", 1))
+    saga.then_undoes("reserve-stock", "authorise-payment").then_failed("deadline")
+
+
+def test_a_retry_after_the_deadline_turns_back_and_asks_nothing_again() -> None:
+    first = reversible(open_order, undo=reject_order, policy=FEW, if_unknown="stick")
+    stuck = Saga("stuck", Order, (first,), step(capture_payment), deadline=HOUR)
+    saga = given(stuck).started().when(*[silence("open-order")] * 3).after(2 * HOUR).when(retried())
+    saga.then_logs("retry-ordered", "compensation-started", "undo-asked").then_undoes("open-order")
+
+
 def test_the_deadline_moves_a_saga_that_is_stuck_before_the_pivot() -> None:
     first = reversible(open_order, undo=reject_order, policy=FEW, if_unknown="stick")
     stuck = Saga("stuck", Order, (first,), step(capture_payment), deadline=HOUR)

@@ -18,8 +18,10 @@ from orchestrator.testing import (
     cancelled,
     done,
     given,
+    paused,
     refused,
     resolved,
+    resumed,
     retried,
     signal_refused,
     signalled,
@@ -250,6 +252,16 @@ def test_after_the_pivot_a_refusal_is_not_the_end_and_it_waits_again() -> None:
     saga.when(signal_refused("customer-thanks", "bad service")).then_logs("signal-received", "refused")
     saga.when(silence("customer-thanks")).then_waits_for("customer-thanks")
     saga.when(signalled("customer-thanks", stars=1)).then_completed().then_knows(stars=1)
+
+
+def test_after_the_pivot_a_yes_counts_at_once_also_after_a_no() -> None:
+    thanks = wait_for(CustomerThanks, then=keep_stars)
+    saga = given(Saga("thankful", Claim, (), PAY, (thanks,))).started().when(done("pay"))
+    saga.when(signal_refused("customer-thanks"), signal_refused("customer-thanks")).then_logs(
+        "signal-received", "asked", "refused"
+    )
+    saga.when(paused(), signalled("customer-thanks", stars=2)).then_logs("signal-received", "asked", "done")
+    saga.when(resumed()).then_completed().then_knows(stars=2)
 
 
 def test_a_then_that_fails_is_stuck_and_a_retry_takes_the_same_signal_again() -> None:

@@ -46,6 +46,27 @@ def test_a_policy_without_an_end_is_never_spent() -> None:
     assert [Policy(attempts=3).is_spent(tries) for tries in (1, 2, 3, 4)] == [False, False, True, True]
 
 
+def test_what_was_refused_is_left_alone_for_a_delay_of_its_own() -> None:
+    policy = Policy(timeout=timedelta(seconds=30), first_delay=timedelta(seconds=1), factor=3, jitter=0)
+    assert [policy.pause(tries, "seed").total_seconds() for tries in range(1, 6)] == [1, 3, 9, 27, 60]
+    assert policy.wait(1, "seed") == timedelta(seconds=30)
+
+
+def test_without_a_delay_of_its_own_it_is_the_timeout() -> None:
+    assert Policy(jitter=0).pause(2, "seed") == Policy(jitter=0).wait(2, "seed") == timedelta(seconds=10)
+
+
+def test_the_longest_that_a_policy_takes_is_all_its_waits_with_the_most_jitter() -> None:
+    policy = Policy(timeout=timedelta(seconds=1), attempts=4, factor=3, cap=timedelta(seconds=20), jitter=0.5)
+    assert policy.longest == timedelta(seconds=1.5 * (1 + 3 + 9 + 20))
+    assert Policy(attempts=None).longest is None
+
+
+@pytest.mark.parametrize("tries", range(1, 7))
+def test_no_wait_is_longer_than_the_longest(tries: int) -> None:
+    assert Policy().wait(tries, "seed") <= (Policy().longest or timedelta(0))
+
+
 # --- policies ----------------------------------------------------------------------------------------------------
 
 
@@ -59,6 +80,12 @@ def test_a_policy_without_an_end_is_never_spent() -> None:
 )
 def test_a_policy_waits_for_some_time_and_at_most_for_its_cap(wrong: dict[str, Any]) -> None:
     assert refusal(lambda: Policy(**wrong)).startswith("a policy needs 0 < timeout <= cap, not timeout=")
+
+
+@pytest.mark.parametrize("delay", [timedelta(0), timedelta(seconds=-1), timedelta(seconds=61)])
+def test_a_delay_of_its_own_is_some_time_and_at_most_the_cap(delay: timedelta) -> None:
+    said = refusal(lambda: Policy(first_delay=delay))
+    assert said == f"a policy needs 0 < first_delay <= cap, not {delay}, cap=0:01:00"
 
 
 @pytest.mark.parametrize(
