@@ -72,7 +72,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """At most `count` sagas begin in every stretch of `per`, evenly spread."""
+    """At most `count` sagas begin in every stretch of `per`, evenly spread, give or take a fifth of a second."""
 
     count: int
     per: timedelta = timedelta(seconds=1)

@@ -62,16 +62,17 @@ class Pump:
     async def run(self) -> None:
         """Until `stop` is called, and then to the end of the batch in hand."""
         stopping = asyncio.create_task(self._stopping.wait())
+        taking: asyncio.Task[list[Delivery]] | None = None
         try:
             while not self._stopping.is_set():
                 taking = asyncio.create_task(self._intake.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
                     await self.handle(taking.result())
-                else:
-                    taking.cancel()
         finally:
             stopping.cancel()
+            if taking is not None:
+                taking.cancel()
 
     def stop(self) -> None:
         """Finish the batch in hand, take no other."""

@@ -170,7 +170,7 @@ class _Decider:
 
     def __init__(self, definition: Definition[Any], saga: Saga, now: datetime) -> None:
         self._definition = definition
-        self._saga = saga
+        self._before = self._saga = saga
         self._now = now
         self._entries: list[Entry] = []
         self._dispatches: list[Dispatch] = []
@@ -550,7 +550,7 @@ class _Decider:
         return True
 
     def _ignore(self, why: str) -> Decision:
-        return Decision(self._saga, ignored=why)
+        return Decision(self._before, ignored=why)
 
 
 def _why_spent(state: StepState) -> str:
