@@ -217,12 +217,13 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class DoneByHand:
-    """A person answers for it that a step is done. `data` as in `Done`."""
+    """A person answers for it that a step is done. `data` as in `Done`, `no_return` as in `Asked`."""
 
     step: str
     by: str
     reason: str
     data: dict[str, Any] | None = None
+    no_return: bool = False
     kind: Literal["done-by-hand"] = "done-by-hand"
 
 

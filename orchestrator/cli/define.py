@@ -37,7 +37,7 @@ class Format(StrEnum):
 
 DRAWN_AS: Final = {Format.TEXT: text, Format.MERMAID: mermaid, Format.SVG: svg}
 PLAIN: Final = ("bold", "dim")
-MEANT_BY: Final = {".svg": Format.SVG, ".mmd": Format.MERMAID, ".mermaid": Format.MERMAID}
+MEANT_BY: Final = {".svg": Format.SVG, ".mmd": Format.MERMAID, ".mermaid": Format.MERMAID, ".txt": Format.TEXT}
 
 
 def register(app: typer.Typer) -> None:
@@ -53,7 +53,7 @@ def graph(
     data_dir: DataDir = None,
 ) -> None:
     """Draw a saga: its steps, their undos, the pivot; or one that runs, with how far it has come."""
-    chosen = format or (MEANT_BY.get(output.suffix, Format.TEXT) if output else Format.TEXT)
+    chosen = _format_of(format, output)
     settings = settings_of(data_dir)
     definitions = load_definitions(settings)
     of_definition = picture(definitions[name]) if name in definitions else None
@@ -64,6 +64,16 @@ def graph(
         _print(seen)
     else:
         _print_raw(DRAWN_AS[chosen](seen))
+
+
+def _format_of(given: Format | None, file: Path | None) -> Format:
+    meant = MEANT_BY.get(file.suffix) if file is not None else Format.TEXT
+    if file is not None and meant is None and given is None:
+        known = ", ".join(suffix for suffix in MEANT_BY if suffix)
+        raise Failure(f"{file}: what shall be drawn there? Name it {known}, or say --format", Exit.USAGE)
+    if file is not None and given is not None and meant not in (None, given):
+        raise Failure(f"{file} is a file for {meant}, and --format says {given}", Exit.USAGE)
+    return given or meant or Format.TEXT
 
 
 async def _picture_of_one(settings: Settings, definitions: Definitions, name: str) -> Picture:
@@ -107,14 +117,18 @@ def _write_file(file: Path, drawn: str) -> None:
 
 def lint(
     module: Annotated[
-        str | None, typer.Argument(metavar="[MODULE]", help="As in shop.sagas; the loaded definitions when left out.")
+        str | None,
+        typer.Argument(metavar="[MODULE]", help="As in shop.sagas, or a saga's name; all when left out."),
     ] = None,
     json: Json = False,
 ) -> int:
     """Look for hazards that a definition is allowed to have: each with a reason and a remedy. Exit code 1 if any."""
     settings = settings_of(None)
-    wanted = settings if module is None else settings.model_copy(update={"definitions": module})
-    definitions = load_definitions(wanted)
+    loaded = load_definitions(settings) if module is None or "-" in module else Definitions([])
+    if module is None or module in loaded:
+        definitions = loaded if module is None else Definitions([loaded[module]])
+    else:
+        definitions = load_definitions(settings.model_copy(update={"definitions": module}))
     broker = Broker(timedelta(seconds=settings.ack_wait), KEPT_FOR)
     hazards = [hazard for name in definitions for hazard in hazards_of(definitions[name], broker)]
     if json:

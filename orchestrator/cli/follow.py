@@ -134,4 +134,5 @@ def _details(kind: str, body: dict[str, Any]) -> str:
 def _started(body: dict[str, Any]) -> str:
     waits = ", waits to begin" if body.get("waits") else ""
     fork = f", fork of {body['fork_of']}" if body.get("fork_of") else ""
-    return f"{body['definition']} v{body['version']}{waits}{fork}"
+    ordered = f" (by {body['by']}: {body['reason']})" if body.get("by") else ""
+    return f"{body['definition']} v{body['version']}{waits}{fork}{ordered}"

@@ -36,6 +36,7 @@ def fork(
     As a whole it is the same input once more, with ids of its own.
 
     From a later step on it is a copy of a completed saga: it speaks of the same ids, and never undoes what came before.
+    Its services must be able to do those steps again: stock that is sold is not sold twice.
     """
     asyncio.run(_fork(settings_of(data_dir), saga, step, by or getpass.getuser(), reason, json))
 

@@ -123,8 +123,8 @@ async def _order_many(client: Client, ordering: Ordering, verb: Verb, wish: Wish
     work = Bulk(client.engine, client.queries, wish, wanted, limits)
     if ordering.dry_run:
         await _foresee(work, ordering.json)
-        console.say(_summary(work, f"would be {verb.done}"))
-        return Exit.OK
+        console.say(_summary(work, f"be {verb.done}", "would ", "would not "))
+        return Exit.CONFLICT if work.tally["refused"] else Exit.OK
     _ask(f"{verb.name} {_sagas(count)} ({in_words(wanted)}), at most {ordering.rate:g} a second?", ordering.yes)
     async with publishing(client, SAFE):
         try:
@@ -184,9 +184,10 @@ def _ask(question: str, yes: bool) -> None:
         raise Failure("nothing was done", Exit.INTERRUPTED)
 
 
-def _summary(work: Bulk, done: str) -> str:
-    parts = ((work.tally["done"], done), (work.tally["refused"], f"not {done}"), (work.tally["moved-on"], "moved on"))
-    return ", ".join(f"{count:,} {name}" for count, name in parts if count or name == done)
+def _summary(work: Bulk, done: str, yes: str = "", no: str = "not ") -> str:
+    tally = work.tally
+    parts = ((tally["done"], yes + done), (tally["refused"], no + done), (tally["moved-on"], "moved on"))
+    return ", ".join(f"{count:,} {name}" for count, name in parts if count or name == yes + done)
 
 
 def _sagas(count: int) -> str:

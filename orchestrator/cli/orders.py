@@ -118,10 +118,10 @@ def compensate(
 
     Everything before the pivot is undone. If the pivot did happen all the same, its effect stays, and nobody knows.
     """
-    if not pivot_did_not_happen:
+    if not (pivot_did_not_happen or ordering.dry_run):
         raise Failure(
             "look at the participant whether the pivot happened. If it did not, and will not: --pivot-did-not-happen. "
-            "If it did: `saga skip ID STEP --reply JSON`. A saga that has not asked its pivot: `saga cancel`",
+            "If it did: `saga resolve ID STEP --as done`. A saga that has not asked its pivot: `saga cancel`",
             Exit.USAGE,
         )
     event = Cancelled(ordering.who, ordering.why, pivot_did_not_happen=True)

@@ -78,6 +78,8 @@ def _order(
         raise Failure("--archive and --no-archive contradict each other: give one of them", Exit.USAGE)
     if archive is None and not no_archive and not dry_run:
         raise Failure("say where the archives go with --archive DIR, or that none are wanted: --no-archive", Exit.USAGE)
+    if archive is not None and archive.exists() and not archive.is_dir():
+        raise Failure(f"--archive {archive} is a file: name a folder", Exit.USAGE)
     try:
         return Order(older_than, archive, statuses, definitions, dry_run)
     except TooSoon as error:

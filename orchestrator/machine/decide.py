@@ -438,7 +438,8 @@ class _Decider:
         except Broken as error:
             self._stick(name, str(error))
             return
-        self._write(DoneByHand(name, by_hand.by, by_hand.reason, kept) if by_hand else Done(name, kept))
+        no_return = spec.kind is Kind.PIVOT
+        self._write(DoneByHand(name, by_hand.by, by_hand.reason, kept, no_return) if by_hand else Done(name, kept))
 
     def _refused(self, spec: StepSpec, name: str, data: Mapping[str, Any]) -> None:
         state = self._saga.steps[name]

@@ -52,10 +52,10 @@ def evolve(saga: Saga, entry: Entry) -> Saga:
             return replace(saga, steps=_expanded(saga.steps, name, instances))
         case SignalReceived(step=name, outcome=outcome, data=data):
             return replace(saga, signals={**saga.signals, name: Received(outcome, data)})
+        case Asked(no_return=True) | DoneByHand(no_return=True) if saga.deadline_at is not None:
+            return evolve(replace(saga, deadline_at=None), entry)
         case Done(data=data) | DoneByHand(data=data) if data is not None:
             return replace(_evolve_step(saga, entry), data=data)
-        case Asked(no_return=True):
-            return replace(_evolve_step(saga, entry), deadline_at=None)
         case Asked() | Done() | RefusedStep() | GivenUp() | Skipped() | UndoAsked() | Undone() | UndoRefused():
             return _evolve_step(saga, entry)
         case DoneByHand() | UndoneByHand() | Dropped():

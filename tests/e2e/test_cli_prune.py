@@ -131,7 +131,7 @@ MISUSES: Final = {
     "--older-than 30d --archive a --status stuck": (2, "sagas end completed or compensated: 'stuck' ones"),
     "--older-than 30d --archive a --batch 0": (2, "--batch"),
     "--archive a": (2, "--older-than"),
-    "--older-than 30d --archive file": (1, "cannot be written (File exists)"),
+    "--older-than 30d --archive file": (2, "is a file: name a folder"),
 }
 
 

@@ -29,6 +29,7 @@ from orchestrator.testing import (
 )
 from tests.support.order_story import (
     FEW,
+    CapturePayment,
     OpenOrder,
     Order,
     RejectOrder,
@@ -91,6 +92,21 @@ def test_the_deadline_no_longer_counts_once_the_pivot_was_asked() -> None:
     saga.after(2 * HOUR).when(deadline()).then_nothing_happened("no deadline runs")
     saga.when(done("capture-payment"), deadline()).then_nothing_happened("no deadline runs")
     saga.when(done("confirm-order")).then_completed()
+
+
+def test_the_deadline_no_longer_counts_when_a_person_has_answered_for_a_pivot_that_was_never_asked() -> None:
+    ill = Saga("ill", Order, (reversible(open_order, undo=reject_order),), step(no_payment), deadline=HOUR)
+    saga = given(ill).started().when(done("open-order")).then_is_stuck("no-payment").when(resolved("no-payment"))
+    saga.then_logs("done-by-hand", "completed").then_completed()
+    after = step(confirm_order)
+    ill = Saga("ill", Order, (reversible(open_order, undo=reject_order),), step(no_payment), (after,), deadline=HOUR)
+    saga = given(ill).started().when(done("open-order"), resolved("no-payment")).then_asks("confirm-order")
+    saga.after(2 * HOUR).when(deadline()).then_nothing_happened("no deadline runs")
+    saga.when(timer("confirm-order", 1)).then_sends(("confirm-order/do", 2))
+
+
+def no_payment(order: Order) -> CapturePayment:
+    raise ZeroDivisionError("no_payment")
 
 
 def test_a_saga_without_a_deadline_has_none() -> None:
