@@ -246,7 +246,7 @@ CASES: Final[Mapping[str, tuple[str, str, Saga[Trip], Saga[Trip]]]] = {
     ),
     "a child that is started anew for ever": (
         "A009", "sub",
-        trip(retriable=(sub(SUB_WITH_DEADLINE),)),
+        trip(retriable=(sub(SUB_WITH_DEADLINE, policy=Policy(attempts=None)),)),
         trip(retriable=(sub(SUB_WITH_DEADLINE, policy=Policy(attempts=20, cap=HOUR)),)),
     ),
     "an undo that is refused for ever": ("A009", "book-hotel", trip(undone(attempts=None)), trip(undone(attempts=20))),

@@ -10,6 +10,7 @@ from orchestrator.definition import Policy, Saga, SagaData, parallel, reversible
 from orchestrator.entries import Entry, Expanded, Skipped
 from orchestrator.machine import evolve
 from orchestrator.model import StepStatus
+from orchestrator.steps import Reversible
 from orchestrator.testing import Happening, answered, done, given, refused, resolved, retried, silence
 from outbox.contracts import Command, Reply
 
@@ -88,6 +89,10 @@ def send_ticket(trip: Trip, city: str) -> SendTicket:
 
 
 FEW = Policy(timeout=timedelta(seconds=1), attempts=3, factor=2, jitter=0)
+
+
+def one_room_at_a_time() -> Reversible[Trip]:
+    return reversible_each(cities, book_room, undo=free_room, then=add_price, limit=1, policy=FEW, undo_policy=FEW)
 
 
 def trip(limit: int | None = None, items: Any = cities, then: Any = add_price) -> Saga[Trip]:
@@ -243,7 +248,7 @@ def test_undos_keep_the_limit_too() -> None:
 
 
 def test_what_waits_for_the_turn_of_its_undo_is_not_asked_again() -> None:
-    group = parallel(reversible(insure, undo=cancel_insurance), trip(limit=1).reversible[1])
+    group = parallel(reversible(insure, undo=cancel_insurance), one_room_at_a_time())
     saga = given(Saga("narrow", Trip, (group,), step(charge))).started()
     saga.when(done(ROOMS[0])).then_asks(ROOMS[1]).when(refused("insure")).then_undoes(ROOMS[0])
     saga.when(silence(ROOMS[1])).then_logs("given-up").then_sends_nothing()
@@ -252,7 +257,7 @@ def test_what_waits_for_the_turn_of_its_undo_is_not_asked_again() -> None:
 
 
 def test_what_waits_for_the_turn_of_its_undo_may_still_answer() -> None:
-    group = parallel(reversible(insure, undo=cancel_insurance), trip(limit=1).reversible[1])
+    group = parallel(reversible(insure, undo=cancel_insurance), one_room_at_a_time())
     saga = given(Saga("narrow", Trip, (group,), step(charge))).started().when(done(ROOMS[0]), refused("insure"))
     saga.when(refused(ROOMS[1])).then_logs("refused").then_sends_nothing()
     saga.when(done(ROOMS[0])).then_compensated().then_step(ROOMS[1], StepStatus.REFUSED)

@@ -312,6 +312,8 @@ ENOUGH: Final = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
+ROUNDS: Final = 8
+
 REACHED: dict[type[RuleBasedStateMachine], set[str]] = {Adversary: set(), Network: set()}
 """What was seen in the logs, so that a promise is not kept merely because nothing ever happened."""
 
@@ -320,11 +322,18 @@ BY_HAND: Final = {"done-by-hand", "undone-by-hand"}
 """What a person vouches for need not be what happened."""
 
 
+def run_until_reached(kind: type[RuleBasedStateMachine], wanted: set[str]) -> None:
+    """Once, and a few times more when chance has left something out."""
+    for _ in range(ROUNDS):
+        run_state_machine_as_test(kind, settings=ENOUGH)
+        if REACHED[kind] >= wanted:
+            break
+    assert REACHED[kind] == wanted
+
+
 def test_the_promises_hold_against_an_adversary() -> None:
-    run_state_machine_as_test(Adversary, settings=ENOUGH)
-    assert REACHED[Adversary] == EVERYTHING
+    run_until_reached(Adversary, EVERYTHING)
 
 
 def test_the_promises_hold_over_a_bad_network_and_the_end_is_what_happened() -> None:
-    run_state_machine_as_test(Network, settings=ENOUGH)
-    assert REACHED[Network] == EVERYTHING - BY_HAND
+    run_until_reached(Network, EVERYTHING - BY_HAND)
