@@ -1,4 +1,4 @@
-"""Illegal sagas do not type-check: what mypy --strict says of `tests/typing/must_not_type_check.py`, line by line."""
+"""Illegal sagas do not type-check: what mypy --strict says of `typing_tests/must_not_type_check.py`, line by line."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FORBIDDEN = ROOT / "tests" / "typing" / "must_not_type_check.py"
+FORBIDDEN = ROOT / "tests" / "typing_tests" / "must_not_type_check.py"
 MARK = re.compile(r"  # type: ignore\[(?P<code>[\w-]+)\]$")
 
 Errors = set[tuple[int, str]]
