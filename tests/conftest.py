@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from orchestrator.embedded.nats_server import EmbeddedNats
 from tests.support.servers import (
@@ -16,6 +17,13 @@ from tests.support.servers import (
     SqliteDatabases,
     postgres_server,
 )
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own() -> Iterator[None]:
+    """A test that runs a command in this process lets the log go to its own stderr, which ends with the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -298,6 +298,7 @@ class _Decider:
         if pivot and order.pivot_did_not_happen and state.stuck and state.status is StepStatus.ASKED:
             self._write(entry)
             self._write(RefusedStep(pivot, "by-hand", f"{order.by} says that it did not happen: {order.reason}"))
+            self._turn_back()  # also when it is paused, as by any cancel
             return self.conclude()
         if (problem := self._no_way_back()) is not None:
             return self._ignore(problem)

@@ -170,6 +170,15 @@ def test_a_cancel_while_it_is_paused_turns_back_when_it_is_resumed() -> None:
     saga.when(resumed()).then_undoes("reserve-stock", "authorise-payment")
 
 
+def test_a_pivot_that_is_vouched_for_while_it_is_paused_turns_back_when_it_is_resumed() -> None:
+    vouched = cancelled(pivot_did_not_happen=True)
+    saga = prepared().when(*[silence("capture-payment")] * 3, paused(), vouched).then_sends_nothing()
+    saga.when(vouched).then_nothing_happened("the saga turns back already").then_status("paused")
+    saga.when(resumed()).then_undoes("reserve-stock", "authorise-payment").then_failed(
+        "ada says that it did not happen"
+    )
+
+
 def test_the_way_back_may_be_paused_too() -> None:
     saga = opened().when(refused("reserve-stock"), paused(), done("authorise-payment")).then_sends_nothing()
     saga.then_status("paused").when(resumed()).then_undoes("open-order").when(done("open-order")).then_compensated()
