@@ -117,7 +117,7 @@ class Admission:
         found = list((await unit.connection.execute(due)).scalars())
         stored = await self._engine.store.lock(unit.connection, found)
         events: list[Happening] = [(saga_id, Admitted(), None) for saga_id in found]  # the most urgent first
-        await self._engine.apply(unit, stored, events)
+        self._engine.apply(unit, stored, events)
         return found
 
     def _due(self, name: str, now: datetime) -> Select[str]:

@@ -176,7 +176,7 @@ async def _carry_out_once(
         considered = _considered(engine, stored, saga_ids, wish, among, unit.now)
         outcomes = list(_until_too_many_fail(considered, max_failures))
         willing = [one.saga_id for one in outcomes if one.kind == "done"]
-        await engine.apply(unit, stored, [(saga_id, wish.event, None) for saga_id in willing])
+        engine.apply(unit, stored, [(saga_id, wish.event, None) for saga_id in willing])
     return outcomes
 
 

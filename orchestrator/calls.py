@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from orchestrator.definition import Saga, StepSpec, base_name, item_index
+from orchestrator.definition import Saga, SagaData, StepSpec, base_name, item_index
 from orchestrator.model import Saga as State
 from outbox.contracts import Command, Message
 
@@ -29,39 +29,36 @@ class UnreadableReply(Exception):
 
 def build_command(definition: Saga[Any], state: State, instance: str, *, undo: bool) -> Command[Any]:
     """The command of a step, or of its undo. Raises Broken."""
+    return _guarded("undo" if undo else "do", lambda: _command(definition, state, instance, undo=undo))
+
+
+def _command(definition: Saga[Any], state: State, instance: str, *, undo: bool) -> Command[Any]:
     spec = definition.spec_of(instance)
-    build, wanted, part = (spec.undo, spec.undo_command, "undo") if undo else (spec.do, spec.command, "do")
-
-    def call() -> Command[Any]:
-        if build is None or wanted is None:
-            raise TypeError(f"step {spec.name} has none")
-        command = build(*_arguments(definition, state, spec, instance))
-        if not isinstance(command, wanted):
-            raise TypeError(f"it is annotated with {wanted.__name__}, and returned {command!r}")
-        return command
-
-    return _guarded(part, call)
+    build, wanted = (spec.undo, spec.undo_command) if undo else (spec.do, spec.command)
+    if build is None or wanted is None:
+        raise TypeError(f"step {spec.name} has none")
+    command = build(*_arguments(definition, state, spec, instance))
+    if not isinstance(command, wanted):
+        raise TypeError(f"it is annotated with {wanted.__name__}, and returned {command!r}")
+    return command
 
 
 def keep(definition: Saga[Any], state: State, instance: str, answer: Message) -> dict[str, Any]:
     """What the saga knows after the step's `then`. Raises Broken."""
-    spec = definition.spec_of(instance)
-    then = spec.then
-    if then is None:
-        return state.data
+    then = definition.spec_of(instance).then
+    return state.data if then is None else _guarded("then", lambda: _kept(definition, state, then, answer))
 
-    def call() -> dict[str, Any]:
-        known = _data(definition, state)
-        kept: dict[str, Any] = then(known, answer).model_dump(mode="json")
-        after = definition.data.model_validate(kept)
-        if after.saga_id != known.saga_id:
-            raise ValueError("it changed `saga_id`, from which undos are built; use data.model_copy(update={…})")
-        for other in _expanded(definition, state.steps):
-            if other.items is not None and list(other.items(known)) != list(other.items(after)):
-                raise ValueError(f"it changed the list that step {other.name} runs over")
-        return kept
 
-    return _guarded("then", call)
+def _kept(definition: Saga[Any], state: State, then: Callable[[Any, Any], SagaData], answer: Message) -> dict[str, Any]:
+    known = _data(definition, state)
+    kept = then(known, answer).model_dump(mode="json")
+    after = definition.data.model_validate(kept)
+    if after.saga_id != known.saga_id:
+        raise ValueError("it changed `saga_id`, from which undos are built; use data.model_copy(update={…})")
+    for other in _expanded(definition, state.steps):
+        if other.items is not None and list(other.items(known)) != list(other.items(after)):
+            raise ValueError(f"it changed the list that step {other.name} runs over")
+    return kept
 
 
 def holds(definition: Saga[Any], state: State, spec: StepSpec) -> bool:

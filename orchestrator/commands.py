@@ -8,7 +8,9 @@ before its do leaves a saga that is compensated from the first, which the do the
 How a batch dies: before the commit nothing has happened, and the broker brings it again; after it, it is found done.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Final
 
 import structlog
@@ -51,20 +53,22 @@ class OrchestratorCommands:
         self._engine = engine
 
     async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
-        """Handle every command of the batch, in order: one that fails leaves nothing behind."""
-        for received in batch:
-            command = self._read(unit, received)
-            if command is None:
+        """Handle every command of the batch, in order: one that fails leaves nothing behind.
+
+        Those that start sagas and follow each other are looked up and written together.
+        """
+        read = [(received, command) for received in batch if (command := self._read(unit, received)) is not None]
+        for together, run in groupby(read, lambda one: isinstance(one[1], StartSaga)):
+            if together:
+                await self._start_all(unit, {one.envelope.id: (one, c) for one, c in run if isinstance(c, StartSaga)})
                 continue
-            try:
-                await self._carry_out(unit, received, command)
-            except Refusal as refusal:
-                self._refuse(unit, received, refusal)
+            for received, command in run:
+                await unit.writes.flush(unit.connection)  # it may be about a saga of this very batch
+                with self._refusing(unit, received):
+                    await self._carry_out(unit, received, command)
 
     async def _carry_out(self, unit: UnitOfWork, received: Received, command: Command[Any]) -> None:
         match command:
-            case StartSaga():
-                await self._start(unit, received, command)
             case UndoSaga():
                 await self._undo(unit, received, command)
             case SignalSaga():
@@ -72,21 +76,35 @@ class OrchestratorCommands:
             case _:
                 raise TypeError(f"there is a type for {command.type}, and nobody to carry it out")
 
-    # --- one command each ------------------------------------------------------------------------------------------
+    # --- starting ----------------------------------------------------------------------------------------------------
 
-    async def _start(self, unit: UnitOfWork, received: Received, command: StartSaga) -> None:
-        envelope = received.envelope
-        known = (await self._by_key(unit, command.saga, envelope.id)).get((command.saga, envelope.id))
-        caller = _caller(envelope)
+    async def _start_all(self, unit: UnitOfWork, commands: Mapping[str, tuple[Received, StartSaga]]) -> None:
+        """Begin sagas, by the ids of their commands."""
+        await unit.writes.flush(unit.connection)
+        keys = [(command.saga, key) for key, (_, command) in commands.items()]
+        known = await self._engine.store.find_by_key(unit.connection, keys)
+        requests = []
+        for key, (received, command) in commands.items():
+            with self._refusing(unit, received):
+                if (request := self._start(unit, received, command, known.get((command.saga, key)))) is not None:
+                    requests.append(request)
+        await self._engine.start_within(unit, requests)
+
+    def _start(
+        self, unit: UnitOfWork, received: Received, command: StartSaga, known: Stored | None
+    ) -> StartRequest | None:
+        """The saga that is to be begun, if it is to be."""
+        envelope, caller = received.envelope, _caller(received.envelope)
         if known is not None:
             if caller is not None:
                 outgoing.answer_again(unit, known.saga, caller)
-            return
+            return None
         if command.saga not in self._engine.definitions:
             unit.defer(envelope)  # a replica that has the definition will get it
-            return
-        request = self._request(command.saga, command.input, envelope.id, caller, command.labels)
-        await self._engine.start_within(unit, [request])
+            return None
+        return self._request(command.saga, command.input, envelope.id, caller, command.labels)
+
+    # --- one command each ------------------------------------------------------------------------------------------
 
     async def _undo(self, unit: UnitOfWork, received: Received, command: UndoSaga) -> None:
         envelope = received.envelope
@@ -117,7 +135,7 @@ class OrchestratorCommands:
         decision = machine.decide(definition, saga, event, unit.now)
         if decision.ignored is not None and saga.phase is not Phase.COMPENSATING:
             raise Refusal("cannot-be-undone", f"saga {saga_id}: {decision.ignored}")
-        await self._engine.apply(unit, stored, [(saga_id, event, received)])
+        self._engine.apply(unit, stored, [(saga_id, event, received)])
 
     async def _leave_tombstone(self, unit: UnitOfWork, received: Received, command: UndoSaga, caller: Caller) -> None:
         """A saga that was undone before it was begun: it never asks anybody anything."""
@@ -129,7 +147,7 @@ class OrchestratorCommands:
         held = machine.start(definition, saga_id, data, unit.now, machine.Terms(waits=True))
         undone = machine.decide(definition, held.saga, UndoRequested(caller), unit.now)
         stored = Stored(undone.saga, 1, received.envelope.undoes, digest, unit.now)
-        await self._engine.store.write(unit.connection, [Change(stored, held.entries + undone.entries, unit.now)])
+        self._engine.store.write(unit.writes, [Change(stored, held.entries + undone.entries, unit.now)])
         outgoing.send(unit, undone)
 
     async def _signal(self, unit: UnitOfWork, received: Received, command: SignalSaga) -> None:
@@ -146,7 +164,7 @@ class OrchestratorCommands:
         except machine.UnreadableReply as error:
             raise Refusal("bad-signal", str(error)) from error
         if decision.ignored is None:
-            await self._engine.apply(unit, stored, [(command.saga_id, event, received)])
+            self._engine.apply(unit, stored, [(command.saga_id, event, received)])
         elif not await self._was_signalled(unit, command):
             raise Refusal("not-awaited", f"saga {command.saga_id}: {decision.ignored}")
         caller = _caller(received.envelope)
@@ -190,6 +208,13 @@ class OrchestratorCommands:
 
     async def _by_key(self, unit: UnitOfWork, saga: str, key: str) -> dict[tuple[str, str], Stored]:
         return await self._engine.store.find_by_key(unit.connection, [(saga, key)])
+
+    @contextmanager
+    def _refusing(self, unit: UnitOfWork, received: Received) -> Iterator[None]:
+        try:
+            yield
+        except Refusal as refusal:
+            self._refuse(unit, received, refusal)
 
     def _refuse(self, unit: UnitOfWork, received: Received, refusal: Refusal) -> None:
         caller = _caller(received.envelope)

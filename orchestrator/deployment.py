@@ -64,7 +64,7 @@ async def in_flight(database: Database) -> list[InFlight]:
     async with database.reading() as connection:
         rows = (await connection.execute(query)).all()
         examples = select(sagas.c.id, sagas.c.state).where(database.any_of(sagas.c.id, [row.id for row in rows]))
-        states = {row.id: SAGA.validate_python(row.state) for row in await connection.execute(examples)}
+        states = {row.id: SAGA.validate_json(row.state) for row in await connection.execute(examples)}
     return [InFlight(row.definition, states[row.id].version, row.fingerprint, row.found, row.id) for row in rows]
 
 

@@ -107,7 +107,7 @@ class Engine:
         known = await self.store.find_by_key(unit.connection, keyed)
         changes: list[Change] = []
         results = [self._accept(unit, request, known, changes) for request in requests]
-        await self.store.write(unit.connection, changes)
+        self.store.write(unit.writes, changes)
         return results
 
     def _accept(
@@ -156,7 +156,7 @@ class Engine:
             saga_id = envelope.answers.partition("/")[0]
             events.append((saga_id, Answered(envelope.answers, envelope.outcome, envelope.data), received))
         stored = await self.store.lock(unit.connection, (saga_id for saga_id, _, _ in events))
-        await self.apply(unit, stored, events)
+        self.apply(unit, stored, events)
 
     async def fire_timers(self) -> int:
         """Apply the timers that are due. Returns how many sagas had one."""
@@ -166,7 +166,7 @@ class Engine:
         try:
             async with self.outbox.unit_of_work() as unit:
                 stored = await self.store.lock_due(unit.connection, loaded, unit.now, TIMERS_AT_ONCE)
-                await self._time_out(unit, stored)
+                self._time_out(unit, stored)
             return len(stored)
         except (OutOfReach, SchemaMissing):
             raise
@@ -182,7 +182,7 @@ class Engine:
         for saga_id in due:
             try:
                 async with self.outbox.unit_of_work() as unit:
-                    await self._time_out(unit, await self.store.lock(unit.connection, [saga_id]))
+                    self._time_out(unit, await self.store.lock(unit.connection, [saga_id]))
             except (OutOfReach, SchemaMissing):
                 raise
             except Exception as error:
@@ -191,7 +191,7 @@ class Engine:
                     await self.store.postpone(unit.connection, saga_id, unit.now + POSTPONED)
         return len(due)
 
-    async def _time_out(self, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
+    def _time_out(self, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
         events: list[Happening] = []
         for saga_id, one in stored.items():
             deadline = one.saga.deadline_at
@@ -202,7 +202,7 @@ class Engine:
                 for name, step in one.saga.steps.items()
                 if step.due_at is not None and step.due_at <= unit.now
             )
-        await self.apply(unit, stored, events)
+        self.apply(unit, stored, events)
 
     # --- one saga, for people --------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Engine:
             stored = await self.store.lock(unit.connection, [saga_id])
             decision = self.consider(stored.get(saga_id), saga_id, event, unit.now)
             if decision.ignored is None:
-                await self._write(unit, stored[saga_id], decision)
+                self._write(unit, stored[saga_id], decision)
             return decision
 
     async def foresee(self, saga_id: str, event: Event) -> machine.Decision:
@@ -238,7 +238,7 @@ class Engine:
 
     # --- what all have in common -----------------------------------------------------------------------------------
 
-    async def apply(
+    def apply(
         self,
         unit: UnitOfWork,
         stored: dict[str, Stored],
@@ -257,7 +257,7 @@ class Engine:
             stored[saga_id] = change.stored
             changes.append(change)
             outgoing.send(unit, decision)
-        await self.store.write(unit.connection, changes)
+        self.store.write(unit.writes, changes)
 
     def _decide(
         self, unit: UnitOfWork, one: Stored | None, event: Event, received: Received | None
@@ -279,9 +279,9 @@ class Engine:
                 unit.bury(received.dead_letter(str(error)))
             return None
 
-    async def _write(self, unit: UnitOfWork, one: Stored, decision: machine.Decision) -> None:
+    def _write(self, unit: UnitOfWork, one: Stored, decision: machine.Decision) -> None:
         outgoing.send(unit, decision)
-        await self.store.write(unit.connection, [_change(one, decision, unit.now)])
+        self.store.write(unit.writes, [_change(one, decision, unit.now)])
 
     def definition_of(self, saga: Saga) -> Definition[Any] | None:
         """The very definition that a saga began with. Without it the saga is left alone, and we say so once."""

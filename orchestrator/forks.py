@@ -98,7 +98,7 @@ async def _copy(
     stored = Stored(
         decision.saga, 1, None, original.digest, unit.now, priority=original.priority, labels=original.labels
     )
-    await engine.store.write(unit.connection, [Change(stored, decision.entries, unit.now)])
+    engine.store.write(unit.writes, [Change(stored, decision.entries, unit.now)])
     outgoing.send(unit, decision)
     return Fork(decision.saga.id, tuple(name for name in definition.steps if name not in before))
 

@@ -6,7 +6,7 @@ What happens to a saga is in `events`, what its log says in `entries`; `machine`
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -38,7 +38,7 @@ class StepStatus(StrEnum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepState:
     """One step of one saga.
 
@@ -74,7 +74,7 @@ class Received:
     data: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Saga:
     """The state of one saga: what its log says, folded."""
 
@@ -130,6 +130,19 @@ def command_id(saga_id: str, step: str, direction: Direction, round: int = 1) ->
     """The stable id of a command: the same for every attempt."""
     base = f"{saga_id}/{step}/{direction}"
     return base if round == 1 else f"{base}/{round}"
+
+
+V = TypeVar("V", StepState, Saga)
+
+
+def changed(value: V, **fields: Any) -> V:
+    """The same value with other fields: `dataclasses.replace` at a tenth of its price, for what happens at every event.
+
+    It is why these two have no slots. Nothing is checked: the fields must be theirs.
+    """
+    after = object.__new__(type(value))
+    after.__dict__.update(value.__dict__, **fields)
+    return after
 
 
 SAGA: Final[TypeAdapter[Saga]] = TypeAdapter(Saga)

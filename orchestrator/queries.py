@@ -181,7 +181,7 @@ class Queries:
             named = {one.name: one.value for one in await connection.execute(labels)}
             started = select(sagas.c.key, sagas.c.id).where(sagas.c.key.startswith(f"{saga_id}/", autoescape=True))
             children = {one.key.split("/")[1]: one.id for one in await connection.execute(started)}
-        saga = SAGA.validate_python(row.state)
+        saga = SAGA.validate_json(row.state)
         return SagaView(
             _summary(row, now),
             saga.version,
@@ -205,7 +205,7 @@ class Queries:
             row = (await connection.execute(select(sagas.c.state).where(sagas.c.id == saga_id))).first()
         if row is None:
             raise UnknownSaga(f"there is no saga {saga_id}: `saga ls` lists them")
-        return SAGA.validate_python(row.state)
+        return SAGA.validate_json(row.state)
 
     async def incidents(self) -> list[Incident]:
         """What sagas are stuck for, the most frequent first."""
@@ -329,7 +329,7 @@ def _lines(row: Row[Any]) -> list[LogLine]:
 
 
 def _summary(row: Row[Any], now: datetime) -> Summary:
-    saga = SAGA.validate_python(row.state)
+    saga = SAGA.validate_json(row.state)
     statuses = [step.status.value for step in saga.steps.values()]
     return Summary(
         id=row.id,

@@ -199,18 +199,18 @@ class _Log:
 
 async def _write_saga(write: Write, saga: Row[Any], labels: Mapping[str, str], log: AsyncIterator[Row[Any]]) -> int:
     """One line, in pieces: a log may be larger than one would want in memory. Returns how many rows the log has."""
-    head = orjson.dumps({"saga": fields(saga), "labels": labels})
+    head = orjson.dumps({"saga": fields(saga) | {"state": _json(saga.state)}, "labels": labels})
     write(head[:-1] + b',"log":[')
     count = 0
     async for row in log:
-        line = {"position": row.position, "revision": row.revision, "at": row.at, "entries": _entries(row.entries)}
+        line = {"position": row.position, "revision": row.revision, "at": row.at, "entries": _json(row.entries)}
         write((b"," if count else b"") + orjson.dumps(line))
         count += 1
     write(b"]}\n")
     return count
 
 
-def _entries(text: str) -> Any:
+def _json(text: str) -> Any:
     """What cannot be read is kept as the text that it is."""
     try:
         return orjson.loads(text)

@@ -4,16 +4,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, bindparam, insert, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, Row, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import base_name
 from orchestrator.entries import ENTRIES, Entry
 from orchestrator.model import ENDED, SAGA, Phase, Saga
 from orchestrator.tables import saga_labels, saga_log, sagas
+from outbox.bulk import BEFORE, Writes
 from outbox.database import Database
 
 
@@ -50,6 +50,9 @@ class Change:
 
 class LostRace(Exception):
     """Another writer has changed a saga that this one had in hand. Its transaction is rolled back and done again."""
+
+
+BEATEN: Final = "a saga was changed by another writer meanwhile"
 
 
 class Store:
@@ -119,72 +122,32 @@ class Store:
         query = select(saga_labels.c.name, saga_labels.c.value).where(saga_labels.c.saga_id == saga_id)
         return {row.name: row.value for row in await connection.execute(query)}
 
-    async def write(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
-        """Write sagas and log. Raises LostRace when a saga is no longer at the revision that it was read at."""
-        if not changes:
-            return
-        new = sorted((_row(change) for change in changes if change.is_new), key=_by_key)
-        changed = [_row(change) for change in changes if not change.is_new]
-        if new:
-            await connection.execute(insert(sagas), new)
-            await self._label(connection, changes)
-        if changed:
-            await self._update(connection, changed)
-        await self._append(connection, changes)
+    def write(self, writes: Writes, changes: Sequence[Change]) -> None:
+        """Write sagas and log. The flush raises LostRace when a saga has moved on from the revision it was read at."""
+        first: dict[str, Change] = {}
+        last: dict[str, Change] = {}
+        for change in changes:
+            first.setdefault(change.stored.saga.id, change)
+            last[change.stored.saga.id] = change
+        new = [_row(last[saga_id]) for saga_id, change in first.items() if change.is_new]
+        writes.insert(sagas, sorted(new, key=_by_key))
+        writes.insert(saga_labels, [row for change in first.values() for row in _labels(change)])
+        before = {saga_id: change.stored.revision - 1 for saga_id, change in first.items() if not change.is_new}
+        updates = [_update(last[saga_id], revision) for saga_id, revision in before.items()]
+        writes.update(sagas, updates, unchanged="revision", beaten=LostRace(BEATEN))
+        writes.insert(saga_log, [_log_row(change) for change in changes], beaten=LostRace(BEATEN))
 
     def _due(self, fingerprints: Iterable[str], now: datetime) -> tuple[ColumnElement[bool], ...]:
         return sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
 
-    async def _update(self, connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
-        statement = (
-            update(sagas)
-            .where(sagas.c.id == bindparam("the_id"), sagas.c.revision == bindparam("revision_before"))
-            .values({name: bindparam(f"new_{name}") for name in _CHANGING})
-        )
-        parameters = [
-            {
-                "the_id": row["id"],
-                "revision_before": row["revision"] - 1,
-                **{f"new_{name}": row[name] for name in _CHANGING},
-            }
-            for row in rows
-        ]
-        result = await connection.execute(statement, parameters)
-        if result.rowcount not in (-1, len(rows)):
-            raise LostRace(
-                f"{len(rows) - result.rowcount} of {len(rows)} sagas were changed by another writer meanwhile"
-            )
 
-    async def _label(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
-        rows = [
-            {"saga_id": change.stored.saga.id, "name": name, "value": value}
-            for change in changes
-            if change.is_new
-            for name, value in change.stored.labels.items()
-        ]
-        if rows:
-            await connection.execute(insert(saga_labels), rows)
-
-    async def _append(self, connection: AsyncConnection, changes: Sequence[Change]) -> None:
-        rows = [
-            {
-                "saga_id": change.stored.saga.id,
-                "revision": change.stored.revision,
-                "at": change.at,
-                "entries": ENTRIES.dump_json(list(change.entries)).decode(),
-            }
-            for change in changes
-        ]
-        try:
-            await connection.execute(insert(saga_log), rows)
-        except IntegrityError as error:  # asyncpg does not count the rows of an executemany, so the log tells
-            raise LostRace("another writer has written the same revision of a saga meanwhile") from error
+_CHANGING = (
+    *("id", "status", "revision", "state"),
+    *("due_at", "begins_at", "incident", "stuck_at", "changed_at", "ended_at"),
+)
 
 
-_CHANGING = ("status", "revision", "state", "due_at", "begins_at", "incident", "stuck_at", "changed_at", "ended_at")
-
-
-def _by_key(row: dict[str, Any]) -> tuple[str, str]:
+def _by_key(row: Mapping[str, Any]) -> tuple[str, str]:
     """Two writers of the same keys insert them in the same order, or each would wait for the other."""
     return row["definition"], row["key"] or ""
 
@@ -204,7 +167,7 @@ def incident_of(saga: Saga) -> str | None:
 
 def _stored(row: Row[Any]) -> Stored:
     return Stored(
-        SAGA.validate_python(row.state),
+        SAGA.validate_json(row.state),
         row.revision,
         row.key,
         row.digest,
@@ -227,7 +190,7 @@ def _row(change: Change) -> dict[str, Any]:
         "digest": change.stored.digest,
         "status": saga.status,
         "revision": change.stored.revision,
-        "state": SAGA.dump_python(saga, mode="json"),
+        "state": SAGA.dump_json(saga, exclude_defaults=True).decode(),
         "due_at": None if ended else saga.due_at,
         "priority": change.stored.priority,
         "begins_at": saga.begins_at if waits else None,
@@ -237,3 +200,23 @@ def _row(change: Change) -> dict[str, Any]:
         "changed_at": change.at,
         "ended_at": change.at if ended else None,
     }
+
+
+def _update(change: Change, revision_before: int) -> dict[str, Any]:
+    row = _row(change)
+    return {name: row[name] for name in _CHANGING} | {f"revision{BEFORE}": revision_before}
+
+
+def _log_row(change: Change) -> dict[str, Any]:
+    return {
+        "saga_id": change.stored.saga.id,
+        "revision": change.stored.revision,
+        "at": change.at,
+        "entries": ENTRIES.dump_json(list(change.entries)).decode(),
+    }
+
+
+def _labels(change: Change) -> list[dict[str, str]]:
+    if not change.is_new:
+        return []
+    return [{"saga_id": change.stored.saga.id, "name": n, "value": v} for n, v in change.stored.labels.items()]

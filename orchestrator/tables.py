@@ -19,7 +19,7 @@ sagas = Table(
     Column("digest", String(64), nullable=False),
     Column("status", String(16), nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("state", Document, nullable=False),
+    Column("state", Text, nullable=False),
     Column("due_at", UtcDateTime, nullable=True),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("begins_at", UtcDateTime, nullable=True),

@@ -61,14 +61,20 @@ class Verifier:
         self.sagas = 0
         """How many sagas were looked at."""
 
-    async def count(self) -> int:
-        """How many sagas there are."""
+    async def count(self, after: str = "") -> int:
+        """How many sagas there are, after an id."""
         async with self._database.reading() as connection:
-            return (await connection.execute(select(func.count()).select_from(sagas))).scalar_one()
+            query = select(func.count()).select_from(sagas).where(sagas.c.id > after)
+            return (await connection.execute(query)).scalar_one()
 
-    async def findings(self, advance: Callable[[int], None] = lambda _: None) -> AsyncIterator[Finding]:
-        """Everything that is wrong. `advance` is told how many more sagas have been looked at."""
-        async for batch, logs in self._batches():
+    async def findings(
+        self, advance: Callable[[int], None] = lambda _: None, *, after: str = ""
+    ) -> AsyncIterator[Finding]:
+        """Everything that is wrong. `advance` is told how many more sagas have been looked at.
+
+        Of the sagas, only those after an id are looked at. The books of the services are looked at as a whole.
+        """
+        async for batch, logs in self._batches(after):
             for row in batch:
                 for finding in _replay_findings(row, logs[row.id]):
                     yield finding
@@ -76,7 +82,7 @@ class Verifier:
                 yield finding
             self.sagas += len(batch)
             advance(len(batch))
-        async for finding in self._orphan_findings():
+        async for finding in self._orphan_findings(after):
             yield finding
         for auditor in self._auditors:
             async for finding in auditor.books():
@@ -84,8 +90,7 @@ class Verifier:
         async for finding in self._outbox_findings():
             yield finding
 
-    async def _batches(self) -> AsyncIterator[tuple[list[Row[Any]], dict[str, list[Row[Any]]]]]:
-        last = ""
+    async def _batches(self, last: str) -> AsyncIterator[tuple[list[Row[Any]], dict[str, list[Row[Any]]]]]:
         while True:
             async with self._database.reading() as connection:
                 query = select(sagas).where(sagas.c.id > last).order_by(sagas.c.id).limit(BATCH)
@@ -134,18 +139,17 @@ class Verifier:
             return ()
         return ("applied",) if definition.pivot else ("applied", "partial")  # without a pivot it can still be undone
 
-    async def _orphan_findings(self) -> AsyncIterator[Finding]:
+    async def _orphan_findings(self, after: str) -> AsyncIterator[Finding]:
         """What belongs to a saga that is not there: log rows, and effects in a service."""
-        orphans = (
-            select(saga_log.c.saga_id).distinct().where(~exists().where(sagas.c.id == saga_log.c.saga_id)).limit(20)
-        )
+        orphans = select(saga_log.c.saga_id).distinct().where(saga_log.c.saga_id > after)
+        orphans = orphans.where(~exists().where(sagas.c.id == saga_log.c.saga_id)).limit(20)
         async with self._database.reading() as connection:
             missing = list((await connection.execute(orphans)).scalars())
         for saga_id in missing:
             yield Finding("log-has-a-saga", f"saga {saga_id} has a log and no row", saga_id, (f"saga_log/{saga_id}",))
         for auditor in self._auditors:
             async for batch in auditor.holders():
-                for saga_id in await self._unknown(batch):
+                for saga_id in await self._unknown([one for one in batch if one > after]):
                     message = f"{auditor.participant} holds something of saga {saga_id}, which is not there"
                     yield Finding("effects-have-a-saga", message, saga_id, (f"{auditor.participant}/{saga_id}",))
 
@@ -209,7 +213,7 @@ def _replay_findings(row: Row[Any], log: Sequence[Row[Any]]) -> list[Finding]:
 def _state(row: Row[Any]) -> Saga | None:
     """The stored state; an older release's may lack what this one has a default for."""
     try:
-        return SAGA.validate_python(row.state)
+        return SAGA.validate_json(row.state)
     except ValidationError:
         return None
 

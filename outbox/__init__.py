@@ -5,6 +5,7 @@ service that owns a database. It knows nothing of sagas. Read it in this order:
 
 - `contracts`      what a command, a reply and a domain event are (pydantic only)
 - `envelope`       how they look on the wire (CloudEvents 1.0)
+- `bulk`           any number of rows in one statement
 - `unit_of_work`   one transaction that writes the change and the messages that speak of it
 - `relay`          takes committed messages to the broker
 - `intake`, `pump` take messages from the broker through a transaction, and acknowledge after it

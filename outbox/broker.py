@@ -90,7 +90,7 @@ class Broker:
     @staticmethod
     async def _publish_one(stream: JetStreamContext, packet: Packet) -> None:
         headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
-        await stream.publish(packet.subject, packet.body, headers=headers, timeout=PUBLISH_TIMEOUT)
+        await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
 
     async def _lost(self) -> None:
         if self._client is not None:

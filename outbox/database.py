@@ -4,7 +4,7 @@ What differs between the two lives here and nowhere else:
 
 - SQLite has one writer. Transactions begin IMMEDIATE (a deferred one that reads first and writes later fails
   at once, whatever the timeout), and writers of one process queue on a lock rather than on the file.
-- PostgreSQL locks rows. `any_of` sends one array, so that the plan is cached whatever the batch size.
+- PostgreSQL locks rows. `any_of` sends one array, so that the statement is parsed once, whatever the batch size.
 """
 
 import asyncio
@@ -51,11 +51,14 @@ Document = JSON
 SERVER_SETTINGS: Final = {
     "idle_in_transaction_session_timeout": "10s",
     "lock_timeout": "5s",
+    "plan_cache_mode": "force_custom_plan",
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
-"""PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one."""
+"""PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one. A statement
+is planned each time, for as many rows as it is given: one that was made while a table was empty reads all of it later.
+"""
 
 
 class UtcDateTime(TypeDecorator[datetime]):

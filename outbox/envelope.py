@@ -14,11 +14,12 @@ Source: CloudEvents 1.0.2, JSON event format, sections 3 and 4 (batch mode), and
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import from_json, to_json
 
 SINGLE: Final = "application/cloudevents+json"
@@ -59,6 +60,9 @@ class Envelope(BaseModel):
         return self.model_dump_json(exclude_none=True)
 
 
+_BATCH: Final = TypeAdapter(list[Envelope])
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """An event, or a whole message, that could not be read: the text as it came, and why."""
@@ -69,14 +73,16 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One NATS message that is ready to be sent."""
+    """One NATS message: one event, or many in batch mode."""
 
-    subject: str
-    body: bytes
-    content_type: str
     message_id: str
-    rows: tuple[str, ...]
-    """The message ids of the outbox rows that it carries."""
+    subject: str
+    body: str
+
+    @property
+    def content_type(self) -> str:
+        """Which of the two modes the body is in."""
+        return BATCH if self.body.startswith("[") else SINGLE
 
 
 def decode(body: bytes) -> list[Envelope | Unreadable]:
@@ -84,48 +90,47 @@ def decode(body: bytes) -> list[Envelope | Unreadable]:
 
     The character U+0000 is refused wherever it stands: PostgreSQL cannot keep it, and would refuse the batch.
     """
+    if b"\\u0000" not in body:
+        with suppress(ValidationError):  # then it is looked at event by event, to tell which is bad, and why
+            return [*_BATCH.validate_json(body)] if body.startswith(b"[") else [Envelope.model_validate_json(body)]
     try:
         content = from_json(body)
     except ValueError as error:
         return [Unreadable(_text(body), f"it is not JSON: {error}")]
-    suspect = b"\\u0000" in body
-    return [_read(event, suspect) for event in (content if isinstance(content, list) else [content])]
+    return [_read(event) for event in (content if isinstance(content, list) else [content])]
 
 
-def pack(
-    messages: Iterable[tuple[str, str, str]], *, max_events: int = 500, max_bytes: int = 512 * 1024
-) -> list[Packet]:
-    """Pack `(message id, subject, JSON text)` by subject into as few NATS messages as the limits allow."""
+def pack(events: Iterable[Packet], *, max_events: int = 500, max_bytes: int = 512 * 1024) -> list[Packet]:
+    """Pack single events by subject into as few NATS messages as the limits allow."""
     packets: list[Packet] = []
-    for subject, group in _by_subject(messages).items():
+    for group in _by_subject(events):
         start, size = 0, 0
-        for index, (_, text) in enumerate(group):
-            if index > start and (index - start == max_events or size + len(text) + 2 > max_bytes):
-                packets.append(_packet(subject, group[start:index]))
+        for index, event in enumerate(group):
+            length = len(event.body) if event.body.isascii() else len(event.body.encode())
+            if index > start and (index - start == max_events or size + length + 2 > max_bytes):
+                packets.append(_packet(group[start:index]))
                 start, size = index, 0
-            size += len(text) + 1  # and a comma, or a bracket
-        packets.append(_packet(subject, group[start:]))
+            size += length + 1  # and a comma, or a bracket
+        packets.append(_packet(group[start:]))
     return packets
 
 
-def _by_subject(messages: Iterable[tuple[str, str, str]]) -> dict[str, list[tuple[str, bytes]]]:
-    groups: dict[str, list[tuple[str, bytes]]] = {}
-    for message_id, subject, text in messages:
-        groups.setdefault(subject, []).append((message_id, text.encode()))
-    return groups
+def _by_subject(events: Iterable[Packet]) -> Iterable[list[Packet]]:
+    groups: dict[str, list[Packet]] = {}
+    for event in events:
+        groups.setdefault(event.subject, []).append(event)
+    return groups.values()
 
 
-def _packet(subject: str, group: Sequence[tuple[str, bytes]]) -> Packet:
-    rows = tuple(message_id for message_id, _ in group)
+def _packet(group: Sequence[Packet]) -> Packet:
     if len(group) == 1:
-        return Packet(subject, group[0][1], SINGLE, rows[0], rows)
-    body = b"[" + b",".join(text for _, text in group) + b"]"
-    digest = sha256("\n".join(rows).encode()).hexdigest()
-    return Packet(subject, body, BATCH, f"batch:{digest}", rows)
+        return group[0]
+    digest = sha256("\n".join(event.message_id for event in group).encode()).hexdigest()
+    return Packet(f"batch:{digest}", group[0].subject, f"[{','.join(event.body for event in group)}]")
 
 
-def _read(event: Any, suspect: bool) -> Envelope | Unreadable:
-    if suspect and _has_nul(event):
+def _read(event: Any) -> Envelope | Unreadable:
+    if _has_nul(event):
         return Unreadable(_text(to_json(event)), "it has the character U+0000 in it")
     try:
         return Envelope.model_validate(event)

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.nats.annotations import NatsMessage
+from faststream.nats.message import NatsMessage
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
@@ -28,6 +28,8 @@ log = structlog.get_logger()
 QUEUE_MESSAGES: Final = 64
 FETCH_TIMEOUT: Final = 1.0
 MAX_EVENTS: Final = 500
+MAX_BYTES: Final = 4 * 1024 * 1024
+"""A batch ends at the first of these two, so that large messages do not make a large transaction."""
 
 IN_FLIGHT: Final = 0.1
 """Seconds. How long a stopping intake waits for a message that the broker may have sent already."""
@@ -84,6 +86,7 @@ class Intake:
             servers_of(url),
             name=name,
             logger=None,
+            apply_types=False,  # injecting the message would take a turn in a thread for each
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             error_cb=_ignore,
@@ -94,7 +97,7 @@ class Intake:
             durable=inlet.durable,
             pull_sub=PullSub(batch_size=1, timeout=FETCH_TIMEOUT),
             ack_policy=AckPolicy.MANUAL,
-            decoder=_undecoded,
+            decoder=_as_it_is,
         )
         subscriber(self._receive)
 
@@ -126,10 +129,11 @@ class Intake:
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""
         deliveries = [Delivery(await self._queue.get())]
-        events = len(deliveries[0].events)
-        while events < MAX_EVENTS and not self._queue.empty():
+        events, size = len(deliveries[0].events), len(deliveries[0].message.data)
+        while events < MAX_EVENTS and size < MAX_BYTES and not self._queue.empty():
             deliveries.append(Delivery(self._queue.get_nowait()))
             events += len(deliveries[-1].events)
+            size += len(deliveries[-1].message.data)
         self._room.set()
         return deliveries
 
@@ -142,8 +146,8 @@ class Intake:
         self._held.clear()
 
 
-async def _undecoded(message: NatsMessage) -> bytes:
-    return message.body
+async def _as_it_is(message: NatsMessage) -> NatsMessage:
+    return message
 
 
 async def _ignore(_error: Exception) -> None:

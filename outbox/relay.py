@@ -11,26 +11,30 @@ drains when the broker is back.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import delete, select, update
 
 from outbox.broker import Broker
-from outbox.envelope import pack
+from outbox.envelope import Packet
 from outbox.loops import forever
-from outbox.unit_of_work import Outbox, Outgoing
+from outbox.unit_of_work import Outbox
 
 SWEEP_EVERY: Final = 0.5
 """Seconds between two looks at what is overdue."""
 
-SWEEP_ROWS: Final = 1000
-IN_HAND: Final = 20_000
+SWEEP_ROWS: Final = 100
+"""At most: a row is a whole NATS message."""
+
+IN_HAND: Final = 10_000
 IN_HAND_BYTES: Final = 64 * 1024 * 1024
 """What may wait in memory: rows, and characters. Beyond that they wait in the table."""
 
 PACKETS_AT_ONCE: Final = 64
+
+CLEAN_EVERY: Final = 0.1
+"""Seconds between two deletions: what the broker has stored may stay in the table for a while, and commits cost."""
 
 
 class Relay:
@@ -39,15 +43,15 @@ class Relay:
     def __init__(self, outbox: Outbox, broker: Broker) -> None:
         self._outbox = outbox
         self._broker = broker
-        self._waiting: dict[str, Outgoing] = {}
-        self._sent: list[str] = []
+        self._waiting: dict[str, Packet] = {}
+        self._leaving: set[str] = set()
+        self._sent: set[str] = set()
         self._characters = 0
-        self._busy = 0
         self._work = asyncio.Event()
         self._clean_up = asyncio.Event()
         outbox.on_commit(self.hand_over)
 
-    def hand_over(self, messages: Sequence[Outgoing]) -> None:
+    def hand_over(self, messages: Sequence[Packet]) -> None:
         """Take what has just been committed. Never blocks: what is too much stays in the table."""
         for message in messages:
             if len(self._waiting) >= IN_HAND or self._characters >= IN_HAND_BYTES:
@@ -60,7 +64,7 @@ class Relay:
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand."""
-        return not self._waiting and not self._sent and not self._busy
+        return not self._waiting and not self._leaving and not self._sent
 
     async def run(self) -> None:
         """Publish, sweep and clean up until cancelled."""
@@ -89,37 +93,40 @@ class Relay:
             await self.publish(messages)
             await self.clean()
 
-    async def publish(self, messages: Sequence[Outgoing]) -> None:
+    async def publish(self, packets: Sequence[Packet]) -> None:
         """Publish, and note what the broker has stored. Raises BrokerOutOfReach when it took nothing."""
-        packets = pack((message.message_id, message.subject, message.body) for message in messages)
-        with self._at_work():
+        leaving = {packet.message_id for packet in packets}
+        self._leaving |= leaving
+        try:
             for start in range(0, len(packets), PACKETS_AT_ONCE):
                 stored = await self._broker.publish(packets[start : start + PACKETS_AT_ONCE])
                 self._outbox.reach("published")
-                self._sent.extend(row for packet in stored for row in packet.rows)
+                self._sent.update(packet.message_id for packet in stored)
                 self._clean_up.set()
+        finally:
+            self._leaving -= leaving
 
     async def clean(self) -> None:
         """Delete the rows whose messages the broker has stored."""
-        sent, self._sent = self._sent, []
+        sent = list(self._sent)
         database, table = self._outbox.database, self._outbox.tables.outbox
         try:
-            with self._at_work():
-                async with database.transaction() as connection:
-                    await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
+            async with database.transaction() as connection:
+                await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
         except BaseException:
-            self._sent.extend(sent)
             self._clean_up.set()
             raise
+        self._sent.difference_update(sent)
 
     async def _clean(self) -> float:
         await self._clean_up.wait()
         self._clean_up.clear()
         await self.clean()
-        return 0.0
+        return CLEAN_EVERY
 
     async def _sweep(self) -> float:
-        if not self._broker.is_connected or len(self._waiting) >= IN_HAND - SWEEP_ROWS:
+        is_full = len(self._waiting) > IN_HAND - SWEEP_ROWS or self._characters >= IN_HAND_BYTES
+        if is_full or not self._broker.is_connected:
             return SWEEP_EVERY
         return 0.0 if await self.sweep() == SWEEP_ROWS else SWEEP_EVERY
 
@@ -143,23 +150,15 @@ class Relay:
                 .values(due_at=now + self._outbox.grace)
                 .returning(table.c.message_id, table.c.subject, table.c.body)
             )
-            rows = [Outgoing(*row) for row in claimed]
-        in_hand = self._waiting.keys() | set(self._sent)
+            rows = [Packet(*row) for row in claimed]
+        in_hand = self._waiting.keys() | self._leaving | self._sent
         self.hand_over([row for row in rows if row.message_id not in in_hand])
         return len(rows)
 
-    def _take(self) -> list[Outgoing]:
+    def _take(self) -> list[Packet]:
         messages = list(self._waiting.values())
         self._waiting, self._characters = {}, 0
         return messages
-
-    @contextmanager
-    def _at_work(self) -> Iterator[None]:
-        self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
 
     async def _any_overdue(self) -> bool:
         table = self._outbox.tables.outbox

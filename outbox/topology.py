@@ -129,10 +129,10 @@ class Topology:
         return [f"corrected {', '.join(drifted)} of consumer {inlet.durable}"]
 
 
-async def is_fetching(stream: JetStreamContext, inlet: Inlet) -> bool:
-    """Whether somebody is waiting for messages at this consumer right now."""
+async def is_fetching(stream: JetStreamContext, inlet: Inlet, replicas: int = 1) -> bool:
+    """Whether somebody, or so many, are waiting for messages at this consumer right now."""
     try:
-        return bool((await stream.consumer_info(inlet.stream, inlet.durable)).num_waiting)
+        return ((await stream.consumer_info(inlet.stream, inlet.durable)).num_waiting or 0) >= replicas
     except NotFoundError:
         return False
 

@@ -17,24 +17,16 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.bulk import Writes
 from outbox.clock import Clock
 from outbox.database import Database
-from outbox.envelope import Envelope
+from outbox.envelope import Envelope, Packet, pack
 from outbox.errors import MessageTooLarge
 from outbox.faults import Faults
 from outbox.tables import MessagingTables
 
 MAX_MESSAGE_BYTES: Final = 900 * 1024
 """Below the broker's default limit of 1 MiB: what is larger is refused, never a row that cannot be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One row of the outbox."""
-
-    message_id: str
-    subject: str
-    body: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,10 @@ class UnitOfWork:
 
     connection: AsyncConnection
     now: datetime
-    outgoing: dict[str, Outgoing] = field(default_factory=dict)
+    writes: Writes = field(default_factory=Writes)
+    """Rows that are written at the end, in one statement."""
+
+    outgoing: dict[str, Packet] = field(default_factory=dict)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     deferred: set[int] = field(default_factory=set)
     """`id`s of envelopes that another replica should handle."""
@@ -72,7 +67,7 @@ class UnitOfWork:
                 f"message {envelope.id} has {size:,} bytes, the limit is {MAX_MESSAGE_BYTES:,}: "
                 "send a reference to the data instead of the data"
             )
-        self.outgoing[envelope.message_id] = Outgoing(envelope.message_id, subject, body)
+        self.outgoing[envelope.message_id] = Packet(envelope.message_id, subject, body)
 
     def defer(self, envelope: Envelope) -> None:
         """Let the broker deliver the message of this envelope again, to somebody who can handle it."""
@@ -102,13 +97,13 @@ class Outbox:
         self.grace = grace
         self._faults = faults
         self._role = role
-        self._committed: Callable[[Sequence[Outgoing]], None] = lambda _: None
+        self._committed: Callable[[Sequence[Packet]], None] = lambda _: None
 
     def reach(self, point: str) -> None:
         """Pass one of this role's crash points."""
         self._faults.reach(f"{self._role}.{point}")
 
-    def on_commit(self, listener: Callable[[Sequence[Outgoing]], None]) -> None:
+    def on_commit(self, listener: Callable[[Sequence[Packet]], None]) -> None:
         """Tell `listener` (the relay) what has just been committed."""
         self._committed = listener
 
@@ -118,19 +113,19 @@ class Outbox:
         async with self.database.transaction() as connection:
             unit = UnitOfWork(connection, self.clock.now())
             yield unit
-            await self._write(unit)
+            packets = pack(unit.outgoing.values())
+            await self._write(unit, packets)
             self.reach("before-commit")
         self.reach("committed")
-        self._committed(list(unit.outgoing.values()))
+        self._committed(packets)
 
-    async def _write(self, unit: UnitOfWork) -> None:
-        if unit.outgoing:
-            due_at = unit.now + self.grace  # until then the relay of this process has it in hand
-            rows = [
-                {"message_id": out.message_id, "subject": out.subject, "body": out.body, "due_at": due_at}
-                for out in unit.outgoing.values()
-            ]
-            await unit.connection.execute(self.database.insert_new(self.tables.outbox), rows)
+    async def _write(self, unit: UnitOfWork, packets: Sequence[Packet]) -> None:
+        due_at = unit.now + self.grace  # until then the relay of this process has it in hand
+        rows = [
+            {"message_id": one.message_id, "subject": one.subject, "body": one.body, "due_at": due_at}
+            for one in packets
+        ]
+        unit.writes.insert(self.tables.outbox, rows, known=True)
         if unit.dead_letters:
             letters = [
                 {
@@ -144,4 +139,5 @@ class Outbox:
                 }
                 for letter in unit.dead_letters
             ]
-            await unit.connection.execute(self.database.insert_new(self.tables.dead_letters), letters)
+            unit.writes.insert(self.tables.dead_letters, letters, known=True)
+        await unit.writes.flush(unit.connection)

@@ -69,7 +69,7 @@ async def every_card_balances(stage: Stage) -> list[str]:
 
 async def every_trip_has_all_or_nothing(stage: Stage) -> list[str]:
     """Of seats, room, rides, charge and letter. The rides are the child saga's, and that is its parent's."""
-    states = [SAGA.validate_python(row.state) for row in await stage.rows(ORCHESTRATOR, select(sagas.c.state))]
+    states = [SAGA.validate_json(row.state) for row in await stage.rows(ORCHESTRATOR, select(sagas.c.state))]
     trip_of = {saga.id: saga.caller.command_id.partition("/")[0] for saga in states if saga.caller}
     rides = await _by_owner(stage, "cars", RIDES.booked_by, RIDES.end, RIDES.status == "booked")
     has = {

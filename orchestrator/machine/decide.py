@@ -51,7 +51,7 @@ from orchestrator.events import (
     UndoRequested,
 )
 from orchestrator.machine.evolve import evolve, replay
-from orchestrator.machine.tables import DO_UNDER_WAY, OUT, OWES_UNDO, PAST, TO_ASK_AGAIN, UNDO_UNDER_WAY
+from orchestrator.machine.tables import DO_UNDER_WAY, FAILED, OUT, OWES_UNDO, PAST, TO_ASK_AGAIN, UNDO_UNDER_WAY
 from orchestrator.model import (
     ENDED,
     Caller,
@@ -341,7 +341,7 @@ class _Decider:
     def _turn_back(self) -> bool:
         """A step failed, or the deadline has passed: also while nobody looked, as when the saga was paused."""
         for name, state in self._saga.steps.items():
-            if state.status not in (StepStatus.REFUSED, StepStatus.UNKNOWN):
+            if state.status not in FAILED:
                 continue
             if self._definition.spec_of(name).kind is Kind.RETRIABLE:
                 continue
@@ -360,7 +360,7 @@ class _Decider:
 
     def _go_forward(self) -> bool:
         for stage in self._definition.stages:
-            if all(self._saga.steps[name].status in PAST for spec in stage for name in self._instances(spec)):
+            if self._is_past(stage):
                 continue
             if any(self._open(spec) for spec in stage):
                 return True
@@ -370,12 +370,20 @@ class _Decider:
             return bool(ready)
         return self._write(Completed())
 
+    def _is_past(self, stage: Iterable[StepSpec]) -> bool:
+        steps = self._saga.steps
+        for spec in stage:
+            for name in self._instances(spec):
+                if steps[name].status not in PAST:
+                    return False
+        return True
+
     def _open(self, spec: StepSpec) -> bool:
         """Find out whether a step whose turn has come is to be done, and how often."""
+        if spec.when is None and spec.items is None:
+            return False
         state = self._saga.steps.get(spec.name)
         if state is None or state.status is not StepStatus.PENDING or state.stuck:
-            return False
-        if spec.when is None and spec.items is None:
             return False
         try:
             names = instances(self._definition, self._saga, spec) if holds(self._definition, self._saga, spec) else []

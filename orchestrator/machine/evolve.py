@@ -1,7 +1,6 @@
 """`evolve` applies one log entry to a saga, and never decides anything. No I/O."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.entries import (
@@ -38,6 +37,7 @@ from orchestrator.model import (
     Saga,
     StepState,
     StepStatus,
+    changed,
 )
 
 
@@ -49,13 +49,13 @@ def evolve(saga: Saga, entry: Entry) -> Saga:
         case Begun() | CompensationStarted() | Completed() | Compensated():
             return _evolve_phase(saga, entry)
         case Expanded(step=name, instances=instances):
-            return replace(saga, steps=_expanded(saga.steps, name, instances))
+            return changed(saga, steps=_expanded(saga.steps, name, instances))
         case SignalReceived(step=name, outcome=outcome, data=data):
-            return replace(saga, signals={**saga.signals, name: Received(outcome, data)})
+            return changed(saga, signals={**saga.signals, name: Received(outcome, data)})
         case Asked(no_return=True) | DoneByHand(no_return=True) if saga.deadline_at is not None:
-            return evolve(replace(saga, deadline_at=None), entry)
+            return evolve(changed(saga, deadline_at=None), entry)
         case Done(data=data) | DoneByHand(data=data) if data is not None:
-            return replace(_evolve_step(saga, entry), data=data)
+            return changed(_evolve_step(saga, entry), data=data)
         case Asked() | Done() | RefusedStep() | GivenUp() | Skipped() | UndoAsked() | Undone() | UndoRefused():
             return _evolve_step(saga, entry)
         case DoneByHand() | UndoneByHand() | Dropped():
@@ -92,13 +92,13 @@ def replay(saga_id: str, entries: Iterable[Entry]) -> Saga:
 
 
 def _evolve_phase(saga: Saga, entry: Begun | CompensationStarted | Completed | Compensated) -> Saga:
-    after = replace(saga, phase=PHASES[saga.phase, entry.kind])
+    after = changed(saga, phase=PHASES[saga.phase, entry.kind])
     match entry:
         case Begun(deadline_at=deadline_at):
-            return replace(after, deadline_at=deadline_at)
+            return changed(after, deadline_at=deadline_at)
         case CompensationStarted(reason=reason):
-            forgiven = {name: replace(state, stuck=None) for name, state in saga.steps.items()}
-            return replace(after, failure=reason, steps=forgiven)
+            forgiven = {name: changed(state, stuck=None) for name, state in saga.steps.items()}
+            return changed(after, failure=reason, steps=forgiven)
         case Completed() | Compensated():
             return after
         case _:
@@ -108,18 +108,18 @@ def _evolve_phase(saga: Saga, entry: Begun | CompensationStarted | Completed | C
 def _evolve_order(saga: Saga, entry: Stuck | RetryOrdered | CancelOrdered | Paused | Resumed | UndoOrdered) -> Saga:
     match entry:
         case Stuck(step=name, reason=reason):
-            return _with_step(saga, name, replace(saga.steps[name], stuck=reason, due_at=None))
+            return _with_step(saga, name, changed(saga.steps[name], stuck=reason, due_at=None))
         case RetryOrdered():
-            again = {name: replace(s, stuck=None, tries=0) if s.stuck else s for name, s in saga.steps.items()}
-            return replace(saga, steps=again)
+            again = {name: changed(s, stuck=None, tries=0) if s.stuck else s for name, s in saga.steps.items()}
+            return changed(saga, steps=again)
         case CancelOrdered():
             return saga
         case Paused(by=by):
-            return replace(saga, paused=by)
+            return changed(saga, paused=by)
         case Resumed():
-            return replace(saga, paused=None)
+            return changed(saga, paused=None)
         case UndoOrdered(caller=caller):
-            return replace(saga, undoer=caller)
+            return changed(saga, undoer=caller)
         case _:
             assert_never(entry)
 
@@ -146,15 +146,15 @@ def _evolve_step(saga: Saga, entry: StepEntry) -> Saga:
         case Asked() | UndoAsked():
             after = StepState(status, entry.round, entry.attempt, entry.tries, entry.due_at)
         case RefusedStep() | UndoRefused():
-            after = replace(state, status=status, due_at=entry.due_at, stuck=None, refusal=entry.reason)
+            after = changed(state, status=status, due_at=entry.due_at, stuck=None, refusal=entry.reason)
         case Done() | GivenUp() | Skipped() | Undone() | Dropped():
-            after = replace(state, status=status, due_at=None, stuck=None)
+            after = changed(state, status=status, due_at=None, stuck=None)
         case DoneByHand() | UndoneByHand():
-            after = replace(state, status=status, due_at=None, stuck=None, by_hand=True)
+            after = changed(state, status=status, due_at=None, stuck=None, by_hand=True)
         case _:
             assert_never(entry)
     if entry.step in saga.signals and isinstance(entry, Done | DoneByHand | RefusedStep):
-        saga = replace(saga, signals={name: kept for name, kept in saga.signals.items() if name != entry.step})
+        saga = changed(saga, signals={name: kept for name, kept in saga.signals.items() if name != entry.step})
     return _with_step(saga, entry.step, after)
 
 
@@ -167,4 +167,4 @@ def _expanded(steps: Mapping[str, StepState], name: str, instances: Iterable[str
 
 
 def _with_step(saga: Saga, name: str, state: StepState) -> Saga:
-    return replace(saga, steps={**saga.steps, name: state})
+    return changed(saga, steps={**saga.steps, name: state})

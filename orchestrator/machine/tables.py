@@ -57,3 +57,4 @@ OWES_UNDO: Final = frozenset({StepStatus.ASKED, StepStatus.DONE, StepStatus.UNKN
 DO_UNDER_WAY: Final = frozenset({StepStatus.ASKED, StepStatus.REFUSED})
 UNDO_UNDER_WAY: Final = frozenset({StepStatus.UNDOING, StepStatus.UNDO_REFUSED})
 PAST: Final = frozenset({StepStatus.DONE, StepStatus.SKIPPED})
+FAILED: Final = frozenset({StepStatus.REFUSED, StepStatus.UNKNOWN})

@@ -1,10 +1,17 @@
-"""What an auditor asks of every service: do your books balance, and what is left of this saga?"""
+"""What an auditor asks of every service: do your books balance, and what is left of this saga?
 
+A saga's rows are found by their reference: the saga's id, which a slash and a part may follow (`01J…/4`) when one saga
+has several rows in a table. A part is made of letters, digits and hyphens.
+"""
+
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from sqlalchemy import Column, ColumnElement, select
+import orjson
+from sqlalchemy import Column, ColumnElement, FromClause, Text, bindparam, func, select
+from sqlalchemy.dialects import postgresql
 
 from outbox.database import Database
 
@@ -40,10 +47,54 @@ class Auditor(Protocol):
         ...
 
 
+AFTER_EVERY_PART: Final = "/" + "z" * 64
+"""What a reference ends in that comes after all others of its saga, whatever order the database keeps texts in."""
+
+
+def saga_of(reference: str) -> str:
+    """The id of the saga that a reference belongs to."""
+    return reference.partition("/")[0]
+
+
+async def effects_of(
+    database: Database,
+    reference: Column[str],
+    status: Column[str],
+    meaning: Mapping[str, Effect],
+    saga_ids: Sequence[str],
+) -> dict[str, Effect]:
+    """What the rows of each saga say, if all of its rows say the same; a saga without rows is left out.
+
+    `reference` is indexed: each saga's rows are one short range of it.
+    """
+    ids = _each(database, saga_ids)
+    within = reference.between(ids, ids + AFTER_EVERY_PART)
+    found: dict[str, set[Effect]] = defaultdict(set)
+    async with database.reading() as connection:
+        for row in await connection.execute(select(reference.label("reference"), status.label("status")).where(within)):
+            found[saga_of(row.reference)].add(meaning.get(row.status, "partial"))
+    return {saga_id: _together(found[saga_id]) for saga_id in saga_ids if saga_id in found}
+
+
+def _each(database: Database, saga_ids: Sequence[str]) -> ColumnElement[str]:
+    """The ids as a column to be joined with: one parameter, however many there are."""
+    if database.dialect == "postgresql":
+        array = bindparam(None, list(saga_ids), type_=postgresql.ARRAY(Text()), unique=True)
+        rows: FromClause = func.unnest(array).table_valued("value").render_derived()
+    else:
+        rows = func.json_each(bindparam(None, orjson.dumps(list(saga_ids)).decode(), unique=True)).table_valued("value")
+    value: ColumnElement[str] = rows.c.value
+    return value.cast(Text())
+
+
+def _together(effects: set[Effect]) -> Effect:
+    return next(iter(effects)) if len(effects) == 1 else "partial"
+
+
 async def ids_in_batches(
     database: Database, column: Column[str], condition: ColumnElement[bool], size: int = 1000
 ) -> AsyncIterator[list[str]]:
-    """The values of an indexed column, in order and in bounded memory."""
+    """The sagas of an indexed column of references, in order and in bounded memory."""
     last = ""
     while True:
         query = select(column).where(column > last, condition).order_by(column).limit(size)
@@ -51,5 +102,5 @@ async def ids_in_batches(
             batch = list((await connection.execute(query)).scalars())
         if not batch:
             return
-        yield batch
+        yield list(dict.fromkeys(map(saga_of, batch)))
         last = batch[-1]

@@ -20,7 +20,7 @@ from typing import Any, Final
 import orjson
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
 from outbox.contracts import Command, Message, Refused
 from outbox.database import Database
@@ -90,8 +90,8 @@ class CommandProcessor:
         await self._read_rows(rows, [call for call in calls if call.received.envelope.id not in answers.known])
         for call in calls:
             self._answer(unit, call, answers, rows)
-        await rows.write()
-        await self._remember(unit, answers)
+        rows.hand_over(unit.writes)
+        self._remember(unit, answers)
 
     def _read(self, unit: UnitOfWork, received: Received) -> Call | None:
         envelope = received.envelope
@@ -196,11 +196,9 @@ class CommandProcessor:
             data=message.model_dump(mode="json"),
         )
 
-    async def _remember(self, unit: UnitOfWork, answers: Batch) -> None:
-        if not answers.fresh:
-            return
+    def _remember(self, unit: UnitOfWork, answers: Batch) -> None:
         rows = [
             {"message_id": command_id, "answer": answer.stored(), "received_at": unit.now}
             for command_id, answer in sorted(answers.fresh.items())
         ]
-        await unit.connection.execute(insert(self._participant.messaging.inbox), rows)
+        unit.writes.insert(self._participant.messaging.inbox, rows)

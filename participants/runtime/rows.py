@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Column, bindparam, insert, select, update
+from sqlalchemy import Column, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.bulk import Writes
 from outbox.database import Database
 from participants.runtime.work import Key, Work
 
@@ -42,6 +43,12 @@ class Rows:
         self._added.extend(work.additions)
 
     async def write(self) -> None:
+        """Write at once what was changed."""
+        writes = Writes()
+        self.hand_over(writes)
+        await writes.flush(self._connection)
+
+    def hand_over(self, writes: Writes) -> None:
         """INSERT what was absent, UPDATE what was there.
 
         A row that another replica has inserted meanwhile fails the batch, which is then done again and sees it.
@@ -54,9 +61,9 @@ class Rows:
         for entity in self._added:
             inserts[type(entity)].append(_columns(entity))
         for kind, rows in inserts.items():
-            await self._connection.execute(insert(kind.table), rows)
+            writes.insert(kind.table, rows)
         for kind, rows in updates.items():
-            await self._update(kind, rows)
+            writes.update(kind.table, rows)
 
     async def _read_kind(self, kind: type[Any], values: list[str]) -> None:
         key = _key_column(kind)
@@ -68,15 +75,6 @@ class Rows:
             if Key(kind, value) not in self._found:
                 self._found[Key(kind, value)] = None
                 self._absent.add(Key(kind, value))
-
-    async def _update(self, kind: type[Any], rows: list[dict[str, Any]]) -> None:
-        key = _key_column(kind)
-        values: dict[str, Any] = {
-            column.name: bindparam(f"new_{column.name}") for column in kind.table.columns if column is not key
-        }
-        statement = update(kind.table).where(key == bindparam("the_key")).values(values)
-        parameters = [{"the_key": row[key.name], **{f"new_{name}": row[name] for name in values}} for row in rows]
-        await self._connection.execute(statement, parameters)
 
 
 def _key_column(kind: type[Any]) -> Column[Any]:

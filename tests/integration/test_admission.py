@@ -285,7 +285,7 @@ async def test_a_saga_that_cannot_be_read_holds_back_no_other(
     [healthy] = await accept(desk, saga, 1, begins_at=DAWN)
     [another] = await accept(desk, "slow", 1)
     [state] = await world.rows("orchestrator", select(sagas.c.state).where(sagas.c.id == broken))
-    await world.execute("orchestrator", update(sagas).where(sagas.c.id == broken).values(state={"no": "state"}))
+    await world.execute("orchestrator", update(sagas).where(sagas.c.id == broken).values(state='{"no": "state"}'))
 
     assert await desk.admit() == 2
     await world.execute("orchestrator", update(sagas).where(sagas.c.id == broken).values(state=state.state))

@@ -6,21 +6,33 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import JSON, Connection, String, column, inspect, select, table, text, type_coerce, update
 
 from migrations import history, runner
 from migrations.errors import NoSuchRevision, WrongDatabase
 from migrations.history import revisions
 from migrations.registry import MODELS, ROLES
+from orchestrator.model import SAGA
+from orchestrator.tables import sagas
 from outbox.database import Database
 from outbox.errors import DatabaseOutOfReach
 from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases, Role
+from tests.support.world import World, an_order, answer
 
 REPOSITORY = Path(__file__).parents[2]
 OpenDatabase = Callable[[Role], Database]
+
+PLACE_ORDER_ANSWERS: dict[str, dict[str, Any]] = {
+    "open-order": {},
+    "reserve-stock": {},
+    "authorise-payment": {"authorisation_code": "A1"},
+    "capture-payment": {},
+    "sell-stock": {},
+    "confirm-order": {},
+}
 
 # Waits for a go, so that the processes meet; then says which revisions it applied.
 UPGRADE_PROCESS = """
@@ -106,6 +118,59 @@ async def test_down_leaves_nothing_and_up_works_again(open_database: OpenDatabas
     assert await runner.downgrade(database, role, "base") == []
     assert await runner.upgrade(database, role) == revisions(role)
     assert await runner.check(database, role) == []
+
+
+async def test_sagas_are_readable_before_and_after_their_state_became_text(
+    database_urls: DatabaseUrls, open_database: OpenDatabase
+) -> None:
+    """Down to JSON and up again, with sagas of several kinds in the table: nobody has changed."""
+    async with World(database_urls, roles=["orchestrator"]) as world:
+        desk = world.desk()
+        ended, refused, *under_way = [(await desk.start(an_order())).saga_id for _ in range(5)]
+        await desk.receive(*(answer(f"{ended}/{step}/do", **data) for step, data in PLACE_ORDER_ANSWERS.items()))
+        await desk.receive(answer(f"{refused}/open-order/do"), answer(f"{refused}/reserve-stock/do", "refused"))
+        before = await world.sagas()
+        assert {saga.status for saga in before} == {"completed", "compensating", "running"}
+        texts = await states(world)
+
+        database = open_database("orchestrator")
+        for _ in range(2):
+            assert await runner.downgrade(database, "orchestrator", "orchestrator_0003") == ["orchestrator_0004"]
+            as_json = sagas.c.state.cast(JSON) if database.dialect == "postgresql" else type_coerce(sagas.c.state, JSON)
+            read = await world.rows("orchestrator", select(as_json).order_by(sagas.c.id))
+            assert [SAGA.validate_python(state) for (state,) in read] == before
+            assert await runner.upgrade(database, "orchestrator") == ["orchestrator_0004"]
+        assert await states(world) == texts
+        assert await runner.check(database, "orchestrator") == []
+        assert await world.sagas() == before
+        assert await world.findings() == []
+
+        await desk.receive(*(answer(f"{saga_id}/open-order/do") for saga_id in under_way))
+        assert {(await world.saga(saga_id)).steps["reserve-stock"].attempt for saga_id in under_way} == {1}
+
+
+async def test_a_state_that_an_older_release_has_written_is_read_by_this_one(
+    database_urls: DatabaseUrls, open_database: OpenDatabase
+) -> None:
+    """It wrote every field, those too that have their default, and as a column of JSON."""
+    async with World(database_urls, roles=["orchestrator"]) as world:
+        saga_id = (await world.desk().start(an_order())).saga_id
+        before = await world.saga(saga_id)
+        database = open_database("orchestrator")
+        await runner.downgrade(database, "orchestrator", "orchestrator_0003")
+        older = table("sagas", column("id", String), column("state", JSON))
+        await world.execute("orchestrator", update(older).values(state=SAGA.dump_python(before, mode="json")))
+        await runner.upgrade(database, "orchestrator")
+
+        assert await world.saga(saga_id) == before
+        assert await world.findings() == []
+        await world.desk().receive(answer(f"{saga_id}/open-order/do"))
+        assert (await world.saga(saga_id)).steps["reserve-stock"].attempt == 1
+
+
+async def states(world: World) -> list[str]:
+    """The states as they stand in the table."""
+    return [row.state for row in await world.rows("orchestrator", select(sagas.c.state).order_by(sagas.c.id))]
 
 
 async def test_a_database_that_was_never_upgraded(open_database: OpenDatabase) -> None:

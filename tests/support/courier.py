@@ -12,6 +12,7 @@ from sqlalchemy import select
 from outbox.envelope import Envelope
 from outbox.unit_of_work import UnitOfWork
 from tests.support.desk import Desk, answer
+from tests.support.messaging import unpacked
 
 
 class Courier:
@@ -56,7 +57,7 @@ class Courier:
         query = select(table.c.subject, table.c.body).order_by(table.c.due_at, table.c.message_id)
         async with self._desk.outbox.database.reading() as connection:
             rows = (await connection.execute(query)).all()
-        return [(row.subject, Envelope.model_validate_json(row.body)) for row in rows]
+        return [(row.subject, letter) for row in rows for letter in unpacked(row.body)]
 
     async def _letters(self) -> list[tuple[str, Envelope]]:
         """What has not been carried yet. What is lost on the way counts as carried."""

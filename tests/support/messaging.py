@@ -119,6 +119,15 @@ async def count(database: Database, table: Table) -> int:
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
+def unpacked(body: str) -> list[Envelope]:
+    """The events of a row of the outbox, in their order."""
+    events = decode(body.encode())
+    unreadable = [event for event in events if not isinstance(event, Envelope)]
+    if unreadable:
+        raise AssertionError(f"the outbox holds what nobody can read: {unreadable}")
+    return [event for event in events if isinstance(event, Envelope)]
+
+
 def envelope(id: str, *, type: str = "test.noted", attempt: int = 1, **data: Any) -> Envelope:
     """An event that is about nothing in particular."""
     return Envelope(

@@ -17,7 +17,7 @@ from participants.order.audit import OrderAuditor
 from participants.payment.audit import PaymentAuditor
 from participants.runtime.audit import Auditor, Finding
 from participants.runtime.processor import CommandProcessor
-from tests.support.messaging import REPLIES, asks, outbox_on, rows_of
+from tests.support.messaging import REPLIES, asks, outbox_on, rows_of, unpacked
 from tests.support.servers import Role
 
 AUDITORS: Mapping[Role, Callable[[Database], Auditor]] = {
@@ -74,8 +74,8 @@ class Replica:
     async def events(self) -> list[str]:
         """The domain events in the outbox: their ids, and their types."""
         rows = await rows_of(self.database, self.outbox.tables.outbox)
-        events = [Envelope.model_validate_json(row.body) for row in rows if row.subject != REPLIES]
-        return [f"{event.id} {event.type}" for event in events]
+        events = [event for row in rows if row.subject != REPLIES for event in unpacked(row.body)]
+        return sorted(f"{event.id} {event.type}" for event in events)
 
     def auditor(self) -> Auditor:
         """Who audits this service."""

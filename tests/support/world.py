@@ -62,6 +62,7 @@ from tests.support.desk import (
     received,
     with_policies,
 )
+from tests.support.messaging import unpacked
 from tests.support.servers import DatabaseUrls, Role
 from tests.support.waiting import eventually
 
@@ -260,18 +261,18 @@ class World:
     async def saga(self, saga_id: str) -> Saga:
         """The stored state of one saga."""
         [row] = await self.rows("orchestrator", select(tables.sagas.c.state).where(tables.sagas.c.id == saga_id))
-        return SAGA.validate_python(row.state)
+        return SAGA.validate_json(row.state)
 
     async def sagas(self) -> list[Saga]:
         """The stored state of every saga."""
         rows = await self.rows("orchestrator", select(tables.sagas.c.state).order_by(tables.sagas.c.id))
-        return [SAGA.validate_python(row.state) for row in rows]
+        return [SAGA.validate_json(row.state) for row in rows]
 
     async def children(self, saga_id: str) -> list[Saga]:
         """The sagas that one has started, in the order in which they came to be."""
         begun = select(tables.sagas.c.state).where(tables.sagas.c.key.startswith(f"{saga_id}/", autoescape=True))
         rows = await self.rows("orchestrator", begun.order_by(tables.sagas.c.started_at, tables.sagas.c.key))
-        return [SAGA.validate_python(row.state) for row in rows]
+        return [SAGA.validate_json(row.state) for row in rows]
 
     async def log(self, saga_id: str) -> list[str]:
         """What the log says of one saga: `asked open-order`, `completed`, …"""
@@ -281,7 +282,7 @@ class World:
     async def outgoing(self, role: Role = "orchestrator") -> list[Envelope]:
         """What waits in a role's outbox, by id and attempt. Without a relay that is all that was ever sent."""
         rows = await self.rows(role, select(messaging_of(role).outbox.c.body))
-        envelopes = [Envelope.model_validate_json(row.body) for row in rows]
+        envelopes = [envelope for row in rows for envelope in unpacked(row.body)]
         return sorted(envelopes, key=lambda envelope: (envelope.id, envelope.attempt))
 
     async def commands(self) -> list[tuple[str, int]]:

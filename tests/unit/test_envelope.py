@@ -118,15 +118,18 @@ def test_any_envelope_survives_the_wire(one: Envelope) -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(ENVELOPES, max_size=12), st.integers(1, 5), st.integers(1, 2000))
 def test_any_envelopes_survive_packing(envelopes: list[Envelope], max_events: int, max_bytes: int) -> None:
-    rows = [(f"{n}:{one.message_id}", f"saga.{n % 2}", one.encode()) for n, one in enumerate(envelopes)]
-    packets = pack(rows, max_events=max_events, max_bytes=max_bytes)
+    events = [Packet(f"{n}:{one.message_id}", f"saga.{n % 2}", one.encode()) for n, one in enumerate(envelopes)]
+    packets = pack(events, max_events=max_events, max_bytes=max_bytes)
     for subject in ("saga.0", "saga.1"):
         ours = [packet for packet in packets if packet.subject == subject]
         sent = [one for n, one in enumerate(envelopes) if f"saga.{n % 2}" == subject]
-        assert [event for packet in ours for event in decode(packet.body)] == sent
+        assert [event for packet in ours for event in decode(packet.body.encode())] == sent
     for packet in packets:
-        assert len(packet.rows) == 1 or len(packet.body) <= max_bytes
-        assert len(packet.rows) <= max_events
+        carried = len(decode(packet.body.encode()))
+        assert carried == 1 or len(packet.body.encode()) <= max_bytes
+        assert carried <= max_events
+        assert packet.content_type == (BATCH if carried > 1 else SINGLE)
+    assert len({packet.message_id for packet in packets}) == len(packets)
 
 
 @settings(deadline=None, max_examples=200)
@@ -237,12 +240,12 @@ def test_a_bad_event_in_a_batch_is_kept_without_its_neighbours() -> None:
 # --- packing -----------------------------------------------------------------------------------------------------
 
 
-def rows(*texts: str, subject: str = "saga.cmd") -> list[tuple[str, str, str]]:
-    return [(f"m-{number}", subject, text) for number, text in enumerate(texts)]
+def events(*texts: str, subject: str = "saga.cmd") -> list[Packet]:
+    return [Packet(f"m-{number}", subject, text) for number, text in enumerate(texts)]
 
 
-def carried(packets: Sequence[Packet]) -> list[tuple[str, ...]]:
-    return [packet.rows for packet in packets]
+def bodies(packets: Sequence[Packet]) -> list[str]:
+    return [packet.body for packet in packets]
 
 
 def test_nothing_makes_no_packet() -> None:
@@ -250,43 +253,51 @@ def test_nothing_makes_no_packet() -> None:
 
 
 def test_a_lone_event_goes_as_it_is_under_its_own_id() -> None:
-    assert pack(rows('{"é":1}')) == [Packet("saga.cmd", '{"é":1}'.encode(), SINGLE, "m-0", ("m-0",))]
+    [packet] = pack(events('{"é":1}'))
+    assert packet == Packet("m-0", "saga.cmd", '{"é":1}')
+    assert packet.content_type == SINGLE
 
 
-def test_events_of_one_subject_go_together() -> None:
-    [packet] = pack(rows("1", "2", "3"))
-    assert (packet.body, packet.content_type, packet.rows) == (b"[1,2,3]", BATCH, ("m-0", "m-1", "m-2"))
+def test_events_of_one_subject_go_together_in_their_order() -> None:
+    [packet] = pack(events("3", "1", "2"))
+    assert (packet.subject, packet.body, packet.content_type) == ("saga.cmd", "[3,1,2]", BATCH)
 
 
 def test_events_of_different_subjects_never_go_together() -> None:
-    packets = pack([("a", "x", "1"), ("b", "y", "2"), ("c", "x", "3")])
-    assert [(packet.subject, packet.body) for packet in packets] == [("x", b"[1,3]"), ("y", b"2")]
+    packets = pack([Packet("a", "x", "1"), Packet("b", "y", "2"), Packet("c", "x", "3")])
+    assert [(packet.subject, packet.body) for packet in packets] == [("x", "[1,3]"), ("y", "2")]
 
 
 def test_a_packet_carries_at_most_so_many_events() -> None:
-    assert carried(pack(rows(*"12345"), max_events=2)) == [("m-0", "m-1"), ("m-2", "m-3"), ("m-4",)]
-    assert carried(pack(rows(*"1234"), max_events=2)) == [("m-0", "m-1"), ("m-2", "m-3")]
-    assert [packet.content_type for packet in pack(rows("1", "2"), max_events=1)] == [SINGLE, SINGLE]
+    assert bodies(pack(events(*"12345"), max_events=2)) == ["[1,2]", "[3,4]", "5"]
+    assert bodies(pack(events(*"1234"), max_events=2)) == ["[1,2]", "[3,4]"]
+    assert bodies(pack(events("1", "2"), max_events=1)) == ["1", "2"]
 
 
 def test_a_packet_is_at_most_so_many_bytes() -> None:
-    [together] = pack(rows("1234", "1234"), max_bytes=11)
-    assert together.body == b"[1234,1234]"
-    assert carried(pack(rows("1234", "1234"), max_bytes=10)) == [("m-0",), ("m-1",)]
+    assert bodies(pack(events("1234", "1234"), max_bytes=11)) == ["[1234,1234]"]
+    assert bodies(pack(events("1234", "1234"), max_bytes=10)) == ["1234", "1234"]
 
 
 def test_bytes_are_counted_and_not_characters() -> None:
-    packets = pack(rows(*['"' + "é" * 100 + '"'] * 10), max_bytes=1000)
-    assert max(len(packet.body) for packet in packets) <= 1000
-    assert sum(len(packet.rows) for packet in packets) == 10
+    text = '"' + "é" * 100 + '"'
+    packets = pack(events(*[text] * 10), max_bytes=1000)
+    assert [len(packet.body.encode()) for packet in packets] == [4 * 202 + 5] * 2 + [2 * 202 + 3]
 
 
 def test_an_event_above_the_limit_goes_alone() -> None:
-    assert carried(pack(rows("1", "2" * 50, "3"), max_bytes=20)) == [("m-0",), ("m-1",), ("m-2",)]
+    assert bodies(pack(events("1", "2" * 50, "3"), max_bytes=20)) == ["1", "2" * 50, "3"]
 
 
-def test_the_same_rows_make_the_same_message_id_and_others_another() -> None:
-    [first], [same], [other] = pack(rows("1", "2")), pack(rows("8", "9")), pack(rows("1", "2", "3"))
+def test_the_same_events_make_the_same_message_id_and_others_another() -> None:
+    [first], [same], [other] = pack(events("1", "2")), pack(events("8", "9")), pack(events("1", "2", "3"))
     assert first.message_id == same.message_id
     assert first.message_id != other.message_id
     assert first.message_id.startswith("batch:")
+
+
+def test_a_full_packet_is_whole_and_its_message_id_fits_its_column() -> None:
+    texts = [str(number) for number in range(500)]
+    [packet] = pack(Packet(text.rjust(350), "saga.cmd", text) for text in texts)
+    assert packet.body == f"[{','.join(texts)}]"
+    assert len(packet.message_id) < 100
