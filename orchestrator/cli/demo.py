@@ -6,10 +6,8 @@ and before it has published it.
 """
 
 import asyncio
-import os
 import shutil
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
@@ -25,13 +23,13 @@ from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.follow import wait_for
 from orchestrator.cli.options import Json
+from orchestrator.cli.processes import RoleProcesses
 from orchestrator.cli.schema import upgrade_all
-from orchestrator.composition import Client, inlet_of, open_client, open_verifier, seed_accounts, seed_stock
+from orchestrator.composition import Client, open_client, open_verifier, seed_accounts, seed_stock
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.queries import SagaView
 from orchestrator.settings import ROLES, Settings, load_settings, remove_dev_file, running_dev, write_dev_file
 from orchestrator.verify import Finding
-from outbox.topology import is_fetching
 
 PATIENCE: Final = 30.0
 STOCK: Final = {"espresso-machine": 20, "grinder": 1}
@@ -62,63 +60,31 @@ class Stage:
         self.settings = settings
         self.client = client
         self.queries = client.queries
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._processes = RoleProcesses(settings)
         self._orders = 0
 
     async def start(self, *roles: str, crash_at: str = "") -> None:
         """Start a process for each of the roles."""
-        environment = os.environ | {
-            "SAGA_NATS_URL": self.settings.nats_url,
-            "SAGA_OUTBOX_GRACE": "1",
-            "SAGA_ACK_WAIT": "3",
-            "SAGA_LOG_LEVEL": "warning",
-            "SAGA_CRASH_AT": crash_at,
-        }
         for role in roles:
-            with (self.settings.data_dir / f"{role}.log").open("ab") as log:
-                self._processes[role] = await asyncio.create_subprocess_exec(
-                    sys.executable,
-                    *("-m", "orchestrator.cli", "run", role, "--data-dir", str(self.settings.data_dir)),
-                    env=environment,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+            await self._processes.start(
+                role, SAGA_OUTBOX_GRACE="1", SAGA_ACK_WAIT="3", SAGA_LOG_LEVEL="warning", SAGA_CRASH_AT=crash_at
+            )
 
     async def wait_until_ready(self, *roles: str) -> None:
-        """Wait until the processes fetch messages: the broker knows. Raises Failure when one of them has ended."""
-        for role in roles:
-            while not await is_fetching(self.client.broker.jetstream, inlet_of(self.settings, role)):
-                if self._processes[role].returncode is not None:
-                    raise Failure(f"the {role} service did not start: see {self.settings.data_dir}/{role}.log")
-                await asyncio.sleep(0.05)
+        """Wait until the processes fetch messages. Raises Failure when one of them has ended."""
+        await self._processes.wait_until_ready(self.client.broker.jetstream, *roles)
 
     async def stop(self, *roles: str) -> None:
         """Ask the processes to finish, and wait for them."""
-        processes = [process for role in roles if (process := self._processes.pop(role, None))]
-        for process in processes:
-            if process.returncode is None:
-                process.terminate()
-        for process in processes:
-            try:
-                await asyncio.wait_for(process.wait(), 10)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await self._processes.stop(*roles)
 
     async def stop_all(self) -> None:
         """Leave nothing running."""
-        await self.stop(*list(self._processes))
+        await self._processes.stop_all()
 
     async def wait_until_killed(self, role: str) -> None:
         """Wait for a process to die of SIGKILL. Raises Failure when it ends otherwise, or lives on."""
-        process = self._processes.pop(role)
-        try:
-            code = await asyncio.wait_for(process.wait(), PATIENCE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            raise Failure(f"the {role} should have been killed, and it lives") from None
+        code = await self._processes.killed(role, PATIENCE)
         if code != -signal.SIGKILL:
             raise Failure(f"the {role} ended by itself with {code}: see {self.settings.data_dir}/{role}.log")
 

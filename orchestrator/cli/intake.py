@@ -1,7 +1,7 @@
 """Reading orders from a file or a pipe: one JSON object, or many as NDJSON, in bounded memory."""
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Final
@@ -11,6 +11,8 @@ from pydantic_core import from_json
 from orchestrator.door import MAX_INPUT_BYTES
 
 MAX_LINE: Final = 2 * MAX_INPUT_BYTES
+AHEAD: Final = 500
+AHEAD_BYTES: Final = 16 * MAX_INPUT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +40,58 @@ def read_inputs(stream: IO[bytes]) -> Iterator[Input]:
 
 
 class Reader:
-    """Reads ahead in a thread of its own, so that what is there can be taken together, and nothing waits for more."""
+    """Reads ahead in a thread of its own, so that what is there can be taken together, and nothing waits for more.
+
+    It reads no further ahead than `AHEAD` inputs or `AHEAD_BYTES`: what is not taken stays in the file, or in the pipe.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._queue: queue.Queue[Input | Exception | None] = queue.Queue(500)
-        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+        self._changed = threading.Condition()
+        self._ahead: deque[Input] = deque()
+        self._bytes = 0
         self._at_end = False
-        self._closed = False
+        self._error: Exception | None = None
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
 
     def close(self) -> None:
         """Wait for no more: whoever blocks in `take` comes back at once."""
-        self._closed = True
+        with self._changed:
+            self._at_end = True
+            self._changed.notify_all()
 
     def take(self, at_least: int, at_most: int) -> list[Input]:
         """Blocks until there are `at_least`, or the end; takes up to `at_most` that are there. Empty at the end."""
-        taken: list[Input] = []
-        while not self._at_end and len(taken) < at_most:
-            if len(taken) >= at_least and self._queue.empty():
-                break
-            try:
-                got = self._queue.get(timeout=0.2)
-            except queue.Empty:
-                self._at_end |= self._closed
-                continue
-            match got:
-                case None:
-                    self._at_end = True
-                case Exception() as error:
-                    raise error
-                case read:
-                    taken.append(read)
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._ahead) >= at_least or self._at_end)
+            taken = [self._ahead.popleft() for _ in range(min(at_most, len(self._ahead)))]
+            self._bytes -= sum(one.size for one in taken)
+            self._changed.notify_all()
+        if not taken and self._error is not None:
+            raise self._error
         return taken
 
     def _read(self, stream: IO[bytes]) -> None:
         try:
             for one in read_inputs(stream):
-                self._queue.put(one)
-            self._queue.put(None)
+                if not self._put(one):
+                    return
         except Exception as error:  # it is raised where it can be told
-            self._queue.put(error)
+            self._error = error
+        self.close()
+
+    def _put(self, one: Input) -> bool:
+        """Wait for room. False: nobody wants it any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._has_room() or self._at_end)
+            if self._at_end:
+                return False
+            self._ahead.append(one)
+            self._bytes += one.size
+            self._changed.notify_all()
+        return True
+
+    def _has_room(self) -> bool:
+        return len(self._ahead) < AHEAD and self._bytes < AHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

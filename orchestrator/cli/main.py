@@ -9,6 +9,7 @@ from typer.exceptions import Exit as ExitRequest
 
 from orchestrator.cli import (
     admin,
+    bench,
     define,
     definitions,
     demo,
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, prune, schedule, schema, explore, demo):
+for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench):
     family.register(app)
 
 

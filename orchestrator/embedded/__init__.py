@@ -88,7 +88,7 @@ def spawn(
     """
     try:
         return subprocess.Popen(
-            [*_die_with_parent(parent_death_signal), *command],
+            [*die_with_parent(parent_death_signal), *command],
             cwd=cwd,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ def spawn(
         ) from error
 
 
-def _die_with_parent(death_signal: signal.Signals) -> list[str]:
+def die_with_parent(death_signal: signal.Signals = signal.SIGTERM) -> list[str]:
     """A command prefix that has the kernel signal the child when its parent dies; empty where it cannot.
 
     The kernel means the *thread* that started the child, so only the main thread may ask for it: a worker

@@ -282,7 +282,8 @@ def test_one_order_may_span_lines_and_a_file_may_hold_many(shared: Saga) -> None
 def test_thousands_of_orders_stream_through_in_bounded_memory(own: Saga, nats: EmbeddedNats) -> None:
     assert own("db", "upgrade", "orchestrator").code == 0
     bulky = json.dumps({"order_id": "o-1", "note": "x" * 200_000})
-    with own.background("start", "place-order", "-i", "-", SAGA_NATS_URL=nats.url) as process:
+    options = ("--in-flight", "0")  # nobody runs that would let them end
+    with own.background("start", "place-order", "-i", "-", *options, SAGA_NATS_URL=nats.url) as process:
         used: list[int] = []
         for _ in range(100):
             process.feed(as_lines(*(an_order() for _ in range(50)), *[bulky] * 5))  # waits when it is ahead
