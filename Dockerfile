@@ -4,6 +4,7 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY outbox outbox
 COPY participants participants
+COPY benchmarks benchmarks
 COPY orchestrator orchestrator
 COPY migrations migrations
 RUN pip install --no-cache-dir --constraint constraints.txt . && useradd --system --no-create-home saga

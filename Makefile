@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-PACKAGES := orchestrator participants outbox migrations examples
+PACKAGES := orchestrator participants outbox migrations examples benchmarks
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,13 +13,16 @@ DEV_READY := $(VENV)/.dev-ready
 NPROCESSES := -n 4  # more than the cores of a small machine: many tests wait for servers and timers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check mutants docs clean
+.PHONY: help demo bench test lint check mutants docs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUN_READY) ## Run sagas against a real NATS server on this machine, and show what happens to them
 	@$(BIN)/saga demo $(ARGS)
+
+bench: $(DEV_READY) ## Measure how fast sagas run on this machine (ARGS="--steps 3" is handed to saga bench)
+	@$(BIN)/saga bench $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (ARGS="-k relay" is handed to pytest)
 	@$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)

@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 
 from outbox.database import Database
 from participants.inventory.models import Reservation, Stock
-from participants.runtime.audit import Effect, Finding, ids_in_batches
+from participants.runtime.audit import Effect, Finding, effects_of, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"held": "partial", "sold": "applied", "released": "none"}
 ROWS_AT_ONCE = 1000
@@ -64,8 +64,4 @@ class InventoryAuditor:
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the reservation."""
         table = Reservation.table
-        query = select(table.c.reservation_id, table.c.status).where(
-            self._database.any_of(table.c.reservation_id, saga_ids)
-        )
-        async with self._database.reading() as connection:
-            return {row.reservation_id: EFFECTS.get(row.status, "partial") for row in await connection.execute(query)}
+        return await effects_of(self._database, table.c.reservation_id, table.c.status, EFFECTS, saga_ids)

@@ -6,7 +6,7 @@ from sqlalchemy import select
 
 from outbox.database import Database
 from participants.order.models import Order
-from participants.runtime.audit import Effect, Finding, ids_in_batches
+from participants.runtime.audit import Effect, Finding, effects_of, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"pending": "partial", "confirmed": "applied", "rejected": "none"}
 
@@ -40,8 +40,4 @@ class OrderAuditor:
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the order that the placement holds."""
         table = Order.table
-        query = select(table.c.placement_id, table.c.status).where(
-            self._database.any_of(table.c.placement_id, saga_ids)
-        )
-        async with self._database.reading() as connection:
-            return {row.placement_id: EFFECTS.get(row.status, "partial") for row in await connection.execute(query)}
+        return await effects_of(self._database, table.c.placement_id, table.c.status, EFFECTS, saga_ids)

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from outbox.database import Database
 from participants.payment.models import Account, Hold, Posting
-from participants.runtime.audit import Effect, Finding, ids_in_batches
+from participants.runtime.audit import Effect, Finding, effects_of, ids_in_batches, saga_of
 
 EFFECTS: Mapping[str, Effect] = {"held": "partial", "captured": "applied", "voided": "none"}
 
@@ -41,7 +41,7 @@ class PaymentAuditor:
             yield Finding(
                 "ledger-balances",
                 f"ledger entry {row.entry_id} does not sum to zero",
-                saga_id=None if row.entry_id.startswith("funding-") else row.entry_id.partition("/")[0],
+                saga_id=None if row.entry_id.startswith("funding-") else saga_of(row.entry_id),
                 rows=(f"postings/{row.entry_id}",),
             )
         for row in customers:
@@ -63,9 +63,7 @@ class PaymentAuditor:
     async def effects(self, saga_ids: Sequence[str]) -> Mapping[str, Effect]:
         """By the status of the hold."""
         table = Hold.table
-        query = select(table.c.hold_id, table.c.status).where(self._database.any_of(table.c.hold_id, saga_ids))
-        async with self._database.reading() as connection:
-            return {row.hold_id: EFFECTS.get(row.status, "partial") for row in await connection.execute(query)}
+        return await effects_of(self._database, table.c.hold_id, table.c.status, EFFECTS, saga_ids)
 
 
 def _account_findings(
