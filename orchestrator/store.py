@@ -1,12 +1,13 @@
 """Where sagas are kept. Reads and locks whole batches, writes them with one statement a table."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, select, tuple_, update
+from sqlalchemy import ColumnElement, Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import base_name
@@ -105,11 +106,15 @@ class Store:
         self, connection: AsyncConnection, keys: Iterable[tuple[str, str]]
     ) -> dict[tuple[str, str], Stored]:
         """Sagas by (definition, key): the latest that used the key."""
-        wanted = sorted(set(keys))
-        if not wanted:
-            return {}
-        query = select(sagas).where(tuple_(sagas.c.definition, sagas.c.key).in_(wanted)).order_by(sagas.c.generation)
-        return {(row.definition, row.key): _stored(row) for row in await connection.execute(query)}
+        wanted: dict[str, set[str]] = defaultdict(set)
+        for definition, key in keys:
+            wanted[definition].add(key)
+        found: dict[tuple[str, str], Stored] = {}
+        for definition, ours in wanted.items():  # not all at once: SQLite then reads the whole table
+            query = select(sagas).where(sagas.c.definition == definition, self._database.any_of(sagas.c.key, ours))
+            rows = await connection.execute(query.order_by(sagas.c.generation))
+            found |= {(row.definition, row.key): _stored(row) for row in rows}
+        return found
 
     async def log(self, connection: AsyncConnection, saga_id: str) -> list[Entry]:
         """Everything that the log says of one saga."""

@@ -162,6 +162,21 @@ async def test_no_service_reads_a_whole_table(world: World) -> None:
     assert not complaints, "\n\n".join(complaints)
 
 
+async def test_many_keys_are_looked_up_together_by_index(world: World) -> None:
+    """However many there are at once, of one definition or of several."""
+    desk, notes = world.desk(), Notes(but_not=list(world.databases.values()))
+    await grow(world)
+    await learn(world)
+    for definitions in (["hold-stock"] * 3, ["hold-stock", "approved-hold", "hold-stock"]):
+        requests = [
+            desk.engine.request(name, {}, f"{number} of {definitions}") for number, name in enumerate(definitions)
+        ]
+        for outcome in ("started", "existing"):
+            with notes.taken():
+                assert {one.outcome for one in await desk.engine.start(requests)} == {outcome}
+    assert await scans(world.databases["orchestrator"], notes.of("orchestrator")) == []
+
+
 @pytest.mark.parametrize("index", ["ix_sagas_due_at", "ix_schedules_next_at"])
 async def test_a_missing_index_is_noticed(world: World, index: str) -> None:
     desk, notes, database = world.desk(), Notes(but_not=[]), world.databases["orchestrator"]

@@ -310,6 +310,7 @@ async def test_a_saga_that_somebody_starts_at_the_same_moment_is_the_saga_of_its
     clock.advance(HOUR)
     async with desk.outbox.unit_of_work() as unit:
         [by_hand] = await desk.engine.start_within(unit, [request_of(desk.engine, schedule, clock.now())])
+        await unit.writes.flush(unit.connection)
         firing = asyncio.create_task(Scheduler(world.desk().engine).fire())
         await eventually(partial(waits_for_a_lock, world), "the scheduler has met the key")
     assert await firing == 1

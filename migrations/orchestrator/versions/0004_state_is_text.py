@@ -1,6 +1,6 @@
 """The state of a saga is text to the database.
 
-Nobody searches in it, and PostgreSQL parsed it at every write. What is stored stays as it is: the JSON of the state.
+Nobody searches in it, and PostgreSQL parsed it at every write. What is stored stays as it is: JSON, as it was written.
 Not safe while older replicas run: they would write it as JSON into a column of text, and read it as text.
 """
 
