@@ -9,8 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -131,10 +131,23 @@ def _communicate(command: Sequence[str]) -> tuple[str, str, int]:
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
+    """Have it remove what it has made, if it has not ended; whoever is in a hurry waits for that."""
+    if process.poll() is not None:
+        return
+    with _undisturbed():
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=GRACE)
-    if process.poll() is None:
-        process.kill()
-        process.communicate()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Another Ctrl-C says nothing new: if we ended at once, the run would end with us and leave its folders."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

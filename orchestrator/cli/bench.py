@@ -4,6 +4,7 @@ The benchmark stands above this package, so it is loaded when it is needed and b
 """
 
 import importlib.util
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,6 +109,7 @@ def _run(**options: Any) -> "Report":
     from benchmarks.errors import BadOptions, RunFailed
     from benchmarks.options import Options
 
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))  # clean up then, too
     try:
         return run(Options(**options), _stage)
     except BadOptions as error:

@@ -1,6 +1,7 @@
 """`saga bench` as a person or a script meets it: real parts, every saga accounted for, and nothing left behind."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -130,10 +131,11 @@ def test_a_run_in_which_a_service_dies_ends_at_once(saga: Saga) -> None:
     assert processes_of(saga.folder) == []
 
 
-def test_ctrl_c_ends_everything(saga: Saga) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_everything(saga: Saga, number: signal.Signals) -> None:
     with saga.background(*QUICK, "--orders", "100000") as bench:
         run_folder(bench, saga)
-        done = bench.interrupt()
+        done = bench.end(number)
     assert (done.code, done.out) == (130, "")
     assert left_in(saga) == []
     assert processes_of(saga.folder) == []
