@@ -1,7 +1,7 @@
 """The studies, by name: what is compared with what.
 
 Unless it says otherwise a run is a closed loop of three-step sagas, a thousand of them under way, on PostgreSQL. How
-many sagas a run has is chosen so that it takes ten to twenty seconds on two cores.
+many sagas a run has is chosen so that it takes five to fifteen seconds on two cores.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ STEPS_OF: Final = {THREE: 3, FIVE: 5, PLACE_ORDER: None}
 DATABASES: Final = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 STYLES: Final = {"bare": "by hand, the least", "amends": "by hand, our tables and messages"}
 RATES: Final = (10, 50, 200)
-RATE_SECONDS: Final = 20
+RATE_SECONDS: Final = 12
 PEER_SAGAS: Final = {"dbos": 2000, "natsaga": 800, "restate": 5000, "temporal": 600}
 """Of three steps; of five it is so many fewer."""
 
@@ -92,7 +92,7 @@ THROUGHPUT: Final = Study(
 
 
 def _peers(scale: Scale) -> list[Run]:
-    ours = [scale.ours({"steps": steps, "system": OURS}, sagas=60_000 // steps, steps=steps) for steps in (3, 5)]
+    ours = [scale.ours({"steps": steps, "system": OURS}, sagas=45_000 // steps, steps=steps) for steps in (3, 5)]
     theirs = [
         scale.peer(name, {"steps": steps, "system": system}, steps=steps, sagas=PEER_SAGAS[name] * 3 // steps)
         for steps in (3, 5)
@@ -211,14 +211,14 @@ def _before(option: str, sizes: Sequence[int]) -> Callable[[Scale], list[Run]]:
 
     def runs(scale: Scale) -> list[Run]:
         return [
-            scale.ours({option: scale.size(size)}, f"--{option}", str(scale.size(size)), sagas=20_000) for size in sizes
+            scale.ours({option: scale.size(size)}, f"--{option}", str(scale.size(size)), sagas=10_000) for size in sizes
         ]
 
     return runs
 
 
 def _payload(scale: Scale) -> list[Run]:
-    sizes = {1: 15_000, 16: 4_000, 256: 300}
+    sizes = {1: 8_000, 16: 3_000, 256: 300}
     return [
         scale.ours({"payload": kib * 1024}, "--payload", str(kib * 1024), sagas=sagas, in_flight=200)
         for kib, sagas in sizes.items()
@@ -227,7 +227,7 @@ def _payload(scale: Scale) -> list[Run]:
 
 def _replicas(scale: Scale) -> list[Run]:
     return [
-        scale.ours({"replicas": replicas}, "--replicas", str(replicas), sagas=20_000, database="postgresql")
+        scale.ours({"replicas": replicas}, "--replicas", str(replicas), sagas=10_000, database="postgresql")
         for replicas in (1, 2, 4)
     ]
 
@@ -235,18 +235,18 @@ def _replicas(scale: Scale) -> list[Run]:
 def _steps(scale: Scale) -> list[Run]:
     return [
         scale.ours({"steps": steps}, sagas=sagas, steps=steps)
-        for steps, sagas in {3: 20_000, 10: 6_000, 30: 2_000}.items()
+        for steps, sagas in {3: 10_000, 10: 3_000, 30: 1_000}.items()
     ]
 
 
 def _sync(scale: Scale) -> list[Run]:
     modes = {"now and then": (), "every write": ("--sync-always",)}
-    return [scale.ours({"synced": mode}, *words, sagas=20_000) for mode, words in modes.items()]
+    return [scale.ours({"synced": mode}, *words, sagas=10_000) for mode, words in modes.items()]
 
 
 def _refusals(scale: Scale) -> list[Run]:
     return [
-        scale.ours({"refused": percent}, "--refused", str(percent), sagas=12_000, steps=None) for percent in (0, 30)
+        scale.ours({"refused": percent}, "--refused", str(percent), sagas=9_000, steps=None) for percent in (0, 30)
     ]
 
 
