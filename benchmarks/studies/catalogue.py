@@ -245,9 +245,7 @@ def _sync(scale: Scale) -> list[Run]:
 
 
 def _refusals(scale: Scale) -> list[Run]:
-    return [
-        scale.ours({"refused": percent}, "--refused", str(percent), sagas=9_000, steps=None) for percent in (0, 30)
-    ]
+    return [scale.ours({"refused": percent}, "--refused", str(percent), sagas=9_000, steps=None) for percent in (0, 30)]
 
 
 def _steps_a_second(row: Row, _: Rows) -> str:
