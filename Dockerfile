@@ -5,6 +5,8 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY outbox outbox
 COPY participants participants
 COPY benchmarks benchmarks
+COPY chaos chaos
+COPY simulation simulation
 COPY orchestrator orchestrator
 COPY migrations migrations
 RUN pip install --no-cache-dir --constraint constraints.txt . && useradd --system --no-create-home saga

@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
-PACKAGES := orchestrator participants outbox migrations examples benchmarks
+PACKAGES := orchestrator participants outbox migrations examples benchmarks chaos simulation
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -25,6 +25,7 @@ from orchestrator.model import ENDED, StepStatus
 from orchestrator.model import Saga as State
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
+from outbox.courier import NatsCourier
 from outbox.database import Database
 from outbox.faults import NoFaults
 from outbox.service import Service
@@ -121,12 +122,12 @@ class Stage:
         await asyncio.gather(*(task for _, task in stopping))
 
     def _service(self, role: str) -> Service:
+        courier = NatsCourier(self._nats_url, role)
         if role == ORCHESTRATOR:
-            inlets, background = inlets_of(self.engine, ACK_WAIT), background_of(self.engine)
-            return Service(role, url=self._nats_url, inlets=inlets, outbox=self.engine.outbox, background=background)
-        processor = CommandProcessor(self.participants[role], self.databases[role])
-        inlet = command_inlet(role)
-        return Service(role, url=self._nats_url, inlets={inlet: processor}, outbox=self._outbox(role))
+            inlets, jobs = inlets_of(self.engine, ACK_WAIT), background_of(self.engine)
+            return Service(role, courier=courier, inlets=inlets, outbox=self.engine.outbox, background=jobs)
+        inlets = {command_inlet(role): CommandProcessor(self.participants[role], self.databases[role])}
+        return Service(role, courier=courier, inlets=inlets, outbox=self._outbox(role))
 
     def _outbox(self, role: str) -> Outbox:
         messaging = tables.messaging if role == ORCHESTRATOR else self.participants[role].messaging

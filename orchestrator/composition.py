@@ -21,6 +21,7 @@ from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
+from outbox.courier import Courier, NatsCourier
 from outbox.database import Database
 from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
@@ -39,7 +40,6 @@ from participants.order.audit import OrderAuditor
 from participants.payment import handlers as payment
 from participants.payment import seed as payment_seed
 from participants.payment.audit import PaymentAuditor
-from participants.runtime import Participant
 from participants.runtime.processor import CommandProcessor
 
 PARTICIPANTS: Final = {module.participant.name: module.participant for module in (order, inventory, payment)}
@@ -81,25 +81,19 @@ def build_service(
 ) -> Service:
     """A role that is ready to run."""
     outbox = _outbox(settings, role, open_database(settings, role), clock, faults)
-    ack_wait = timedelta(seconds=settings.ack_wait)
-    if role == "orchestrator":
-        engine = Engine(load_definitions(settings), outbox, clock=outbox.clock)
-        return Service(
-            role,
-            url=settings.nats_url,
-            inlets=inlets_of(engine, ack_wait),
-            outbox=outbox,
-            background=background_of(engine),
-            replicas=settings.stream_replicas,
-        )
-    participant: Participant = PARTICIPANTS[role]
-    return Service(
-        role,
-        url=settings.nats_url,
-        inlets={command_inlet(role, ack_wait): CommandProcessor(participant, outbox.database)},
-        outbox=outbox,
-        replicas=settings.stream_replicas,
-    )
+    courier = NatsCourier(settings.nats_url, role, replicas=settings.stream_replicas)
+    definitions = load_definitions(settings) if role == "orchestrator" else Definitions(())
+    return service_of(role, outbox, courier, definitions, timedelta(seconds=settings.ack_wait))
+
+
+def service_of(role: str, outbox: Outbox, courier: Courier, definitions: Definitions, ack_wait: timedelta) -> Service:
+    """A role on the parts that it is given. The definitions are for the orchestrator alone."""
+    if role != "orchestrator":
+        processor = CommandProcessor(PARTICIPANTS[role], outbox.database)
+        return Service(role, courier=courier, inlets={command_inlet(role, ack_wait): processor}, outbox=outbox)
+    engine = Engine(definitions, outbox, clock=outbox.clock)
+    inlets, background = inlets_of(engine, ack_wait), background_of(engine)
+    return Service(role, courier=courier, inlets=inlets, outbox=outbox, background=background)
 
 
 def inlets_of(engine: Engine, ack_wait: timedelta) -> dict[Inlet, Processor]:

@@ -9,7 +9,7 @@ service stops fetching, and the broker holds what it cannot take: that is the ba
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from faststream import AckPolicy
@@ -35,11 +35,44 @@ IN_FLIGHT: Final = 0.1
 """Seconds. How long a stopping intake waits for a message that the broker may have sent already."""
 
 
+class Metadata(Protocol):
+    """What the broker says about a delivery."""
+
+    @property
+    def num_delivered(self) -> int | None:
+        """Which delivery of this message it is."""
+        ...
+
+
+class Message(Protocol):
+    """A NATS message, as far as we need it. A simulation has others."""
+
+    subject: str
+    data: bytes
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the broker says about it."""
+        ...
+
+    async def ack(self) -> None:
+        """It is done with."""
+        ...
+
+    async def nak(self, delay: float | None = None) -> None:
+        """It should come again, after so many seconds."""
+        ...
+
+    async def in_progress(self) -> None:
+        """It needs as much time again."""
+        ...
+
+
 @dataclass(slots=True)
 class Delivery:
-    """One NATS message as it was delivered, with the events that it carries."""
+    """One message as it was delivered, with the events that it carries."""
 
-    message: Msg
+    message: Message
     events: list[Envelope | Unreadable] = field(init=False)
     deliveries: int = field(init=False)
 

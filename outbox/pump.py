@@ -15,9 +15,10 @@ from typing import Final, Protocol
 
 import structlog
 
+from outbox.courier import Source
 from outbox.envelope import Envelope, Unreadable
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
-from outbox.intake import Delivery, Intake
+from outbox.intake import Delivery
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 
 log = structlog.get_logger()
@@ -53,8 +54,8 @@ class Processor(Protocol):
 class Pump:
     """Moves deliveries through a processor."""
 
-    def __init__(self, intake: Intake, outbox: Outbox, processor: Processor) -> None:
-        self._intake = intake
+    def __init__(self, source: Source, outbox: Outbox, processor: Processor) -> None:
+        self._source = source
         self._outbox = outbox
         self._processor = processor
         self._stopping = asyncio.Event()
@@ -65,7 +66,7 @@ class Pump:
         taking: asyncio.Task[list[Delivery]] | None = None
         try:
             while not self._stopping.is_set():
-                taking = asyncio.create_task(self._intake.take())
+                taking = asyncio.create_task(self._source.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
                     await self.handle(taking.result())
@@ -144,7 +145,7 @@ class Pump:
         Returns what `_commit` does; None when we are told to stop before the database is back.
         """
         log.warning("the database is out of reach; everything waits until it is back", reason=str(error))
-        self._intake.hold()
+        self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
             for delivery in deliveries:

@@ -16,7 +16,7 @@ from typing import Final
 
 from sqlalchemy import delete, select, update
 
-from outbox.broker import Broker
+from outbox.courier import Publisher
 from outbox.envelope import Packet
 from outbox.loops import forever
 from outbox.unit_of_work import Outbox
@@ -40,7 +40,7 @@ CLEAN_EVERY: Final = 0.1
 class Relay:
     """Publishes the outbox of one service."""
 
-    def __init__(self, outbox: Outbox, broker: Broker) -> None:
+    def __init__(self, outbox: Outbox, broker: Publisher) -> None:
         self._outbox = outbox
         self._broker = broker
         self._waiting: dict[str, Packet] = {}

@@ -8,13 +8,12 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import select
 
-from outbox.broker import Broker
+from outbox.courier import Courier
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
-from outbox.intake import Intake
 from outbox.loops import forever
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
-from outbox.topology import Inlet, Topology
+from outbox.topology import Inlet
 from outbox.unit_of_work import Outbox
 
 log = structlog.get_logger()
@@ -34,22 +33,21 @@ class Service:
         self,
         role: str,
         *,
-        url: str,
+        courier: Courier,
         inlets: Mapping[Inlet, Processor],
         outbox: Outbox,
         background: tuple[Background, ...] = (),
-        replicas: int = 1,
     ) -> None:
         self.role = role
         self.ready = asyncio.Event()
         self._stop = asyncio.Event()
         self._outbox = outbox
-        self._broker = Broker(url, name=f"amends-{role}")
-        self._topology = Topology(*inlets, replicas=replicas)
-        self._intakes = [Intake(url, inlet, name=f"amends-{role}-intake") for inlet in inlets]
-        pairs = zip(self._intakes, inlets.values(), strict=True)
-        self._pumps = [Pump(intake, outbox, processor) for intake, processor in pairs]
-        self._relay = Relay(outbox, self._broker)
+        self._courier = courier
+        self._inlets = tuple(inlets)
+        self._sources = [courier.source(inlet) for inlet in inlets]
+        pairs = zip(self._sources, inlets.values(), strict=True)
+        self._pumps = [Pump(source, outbox, processor) for source, processor in pairs]
+        self._relay = Relay(outbox, courier)
         self._background = background
 
     def stop(self) -> None:
@@ -72,7 +70,7 @@ class Service:
                     await starting
         finally:
             stopping.cancel()
-            await self._broker.close()
+            await self._courier.close()
             await self._outbox.database.close()
 
     async def _start(self) -> None:
@@ -80,11 +78,11 @@ class Service:
         delay = 0.1
         while True:
             try:
-                await self._broker.connect()
-                if done := await self._topology.ensure(self._broker.jetstream):
+                await self._courier.connect()
+                if done := await self._courier.ensure(self._inlets):
                     log.info("; ".join(done))
-                for intake in self._intakes:
-                    await intake.start()
+                for source in self._sources:
+                    await source.start()
                 break
             except (BrokerOutOfReach, OSError) as error:
                 if delay == 0.1:
@@ -122,23 +120,23 @@ class Service:
             for pump in self._pumps:
                 pump.stop()
             await asyncio.gather(*pumps)
-            await self._stop_intakes()
-            await self._relay.drain(DRAIN if self._broker.is_connected else 0.0)
+            await self._stop_sources()
+            await self._relay.drain(DRAIN if self._courier.is_connected else 0.0)
         except BaseException:
-            await self._stop_intakes()  # what we shall not handle should be fetched by somebody else
+            await self._stop_sources()  # what we shall not handle should be fetched by somebody else
             raise
         finally:
             for task in (*pumps, *others):
                 task.cancel()
             await asyncio.gather(*pumps, *others, return_exceptions=True)
 
-    async def _stop_intakes(self) -> None:
-        for intake in self._intakes:
-            await intake.stop()
+    async def _stop_sources(self) -> None:
+        for source in self._sources:
+            await source.stop()
 
     async def _watch(self) -> float:
-        if self._broker.is_connected:
-            for line in await self._topology.ensure(self._broker.jetstream):
+        if self._courier.is_connected:
+            for line in await self._courier.ensure(self._inlets):
                 log.warning(f"{line}: it was missing or had changed")
         await self._outbox.clock.sync(self._outbox.database)
         return WATCH_EVERY

@@ -15,6 +15,7 @@ from orchestrator.composition import PARTICIPANTS
 from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import relay as relay_module
 from outbox.broker import Broker
+from outbox.courier import NatsCourier
 from outbox.database import Database
 from outbox.envelope import BATCH, Envelope, Packet
 from outbox.relay import Relay
@@ -253,7 +254,7 @@ def inventory_service(nats: EmbeddedNats, database: Database) -> Service:
     """A replica of the inventory, which closes its database."""
     outbox = outbox_on(database, "inventory", grace=timedelta(seconds=1))
     processor = CommandProcessor(PARTICIPANTS["inventory"], database)
-    return Service("inventory", url=nats.url, inlets={INLET: processor}, outbox=outbox)
+    return Service("inventory", courier=NatsCourier(nats.url, "inventory"), inlets={INLET: processor}, outbox=outbox)
 
 
 async def has_streams(broker: Broker) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from orchestrator.composition import PARTICIPANTS
 from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox.courier import NatsCourier
 from outbox.envelope import Envelope
 from outbox.intake import Delivery, Intake
 from outbox.pump import Pump
@@ -436,7 +437,12 @@ async def test_many_batches_of_two_replicas_at_once_keep_the_stock(open_replica:
 async def test_a_service_answers_commands_and_tells_events(replica: Replica, nats: EmbeddedNats, role: Role) -> None:
     do, undo, finish = TRIPLES[role]
     asked = [do("a"), finish("a"), undo("b"), do("b"), do("c"), undo("c"), do("a").again()]
-    service = Service(role, url=nats.url, inlets={command_inlet(role): replica.processor}, outbox=replica.outbox)
+    service = Service(
+        role,
+        courier=NatsCourier(nats.url, role),
+        inlets={command_inlet(role): replica.processor},
+        outbox=replica.outbox,
+    )
     async with courier(nats.url) as broker, serving(service):
         for ask in asked:
             await send(broker.jetstream, ask.command.subject(), ask.envelope)

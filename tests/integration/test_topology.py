@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import service as service_module
 from outbox.broker import Broker
+from outbox.courier import NatsCourier
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
 from outbox.pump import Received
@@ -158,7 +159,7 @@ async def test_a_running_service_puts_back_what_is_gone_and_messages_flow_again(
 ) -> None:
     monkeypatch.setattr(service_module, "WATCH_EVERY", 0.1)
     outbox = outbox_on(await open_database("inventory"), "inventory", grace=timedelta(seconds=0.2))
-    service = Service("inventory", url=nats.url, inlets={INLET: Echo()}, outbox=outbox)
+    service = Service("inventory", courier=NatsCourier(nats.url, "inventory"), inlets={INLET: Echo()}, outbox=outbox)
     async with courier(nats.url) as broker, serving(service):
 
         async def ask(number: int) -> None:
@@ -210,7 +211,7 @@ async def test_a_service_waits_for_a_broker_that_is_away_and_leaves_when_it_is_a
     open_database: OpenDatabase, nats: EmbeddedNats
 ) -> None:
     outbox = outbox_on(await open_database("inventory"), "inventory")
-    service = Service("inventory", url=nats.url, inlets={INLET: Echo()}, outbox=outbox)
+    service = Service("inventory", courier=NatsCourier(nats.url, "inventory"), inlets={INLET: Echo()}, outbox=outbox)
     await asyncio.to_thread(nats.stop)
     running = asyncio.create_task(service.run())
     with capture_logs() as logs:

@@ -23,7 +23,7 @@ from sqlalchemy import Executable, Row, select, text
 
 from migrations.runner import upgrade
 from orchestrator import tables
-from orchestrator.composition import PARTICIPANTS, background_of, inlets_of, messaging_of
+from orchestrator.composition import messaging_of, service_of
 from orchestrator.engine import Engine, new_saga_id
 from orchestrator.model import SAGA, Saga
 from orchestrator.queries import Queries, SagaView
@@ -31,14 +31,14 @@ from orchestrator.registry import Definitions
 from orchestrator.verify import Books, Finding, Verifier
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
+from outbox.courier import NatsCourier
 from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.faults import Faults, NoFaults
-from outbox.pump import Processor
 from outbox.relay import Relay
 from outbox.service import Service
-from outbox.topology import Inlet, Topology, command_inlet
+from outbox.topology import Topology
 from outbox.unit_of_work import Outbox
 from participants.inventory.audit import InventoryAuditor
 from participants.inventory.seed import seed_stock
@@ -46,7 +46,6 @@ from participants.order.audit import OrderAuditor
 from participants.payment.audit import PaymentAuditor
 from participants.payment.seed import seed_accounts
 from participants.runtime.audit import Auditor
-from participants.runtime.processor import CommandProcessor
 from tests.support.desk import (
     ASKING_FOR_EVER,
     DAWN,
@@ -338,19 +337,8 @@ class World:
         reached = Reached()
         database = Database(self._urls(role))  # the service closes it
         outbox = self._outbox(role, database, faults or reached)
-        if role == "orchestrator":
-            engine = Engine(self._definitions, outbox, clock=outbox.clock)
-            service = Service(
-                role,
-                url=self._nats_url,
-                inlets=inlets_of(engine, self._ack_wait),
-                outbox=outbox,
-                background=background_of(engine),
-            )
-        else:
-            processor = CommandProcessor(PARTICIPANTS[role], database)
-            inlets: dict[Inlet, Processor] = {command_inlet(role, self._ack_wait): processor}
-            service = Service(role, url=self._nats_url, inlets=inlets, outbox=outbox)
+        courier = NatsCourier(self._nats_url, role)
+        service = service_of(role, outbox, courier, self._definitions, self._ack_wait)
         running = Running(service, asyncio.create_task(service.run()), reached)
         self._running[role].append(running)
         return running

@@ -1,0 +1,83 @@
+"""The courier: what a service needs of a broker, and NATS as one.
+
+The database is the truth and the broker only carries (promise 2), so this is all that a service knows of it. A
+simulation stands in here, with a courier that loses, doubles and forgets.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from outbox.broker import Broker
+from outbox.envelope import Packet
+from outbox.intake import Delivery, Intake
+from outbox.topology import Inlet, Topology
+
+
+class Publisher(Protocol):
+    """Takes messages to the broker."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection at this moment."""
+        ...
+
+    async def publish(self, packets: Sequence[Packet]) -> list[Packet]:
+        """Publish and wait for the broker to have stored them. Returns those that it has. Raises BrokerOutOfReach."""
+        ...
+
+
+class Source(Protocol):
+    """What comes through one inlet."""
+
+    async def start(self) -> None:
+        """Begin to fetch. Raises BrokerOutOfReach."""
+        ...
+
+    async def stop(self) -> None:
+        """Fetch no more, and give back what was fetched and not taken."""
+        ...
+
+    def hold(self) -> None:
+        """Fetch no more until something is taken again."""
+        ...
+
+    async def take(self) -> list[Delivery]:
+        """Wait for a message, and take with it what else is already there."""
+        ...
+
+
+class Courier(Publisher, Protocol):
+    """Carries the messages of one service."""
+
+    async def connect(self) -> None:
+        """One try. Raises BrokerOutOfReach."""
+        ...
+
+    async def ensure(self, inlets: Iterable[Inlet]) -> list[str]:
+        """See that streams and consumers are as they should be. Returns what was done, in words."""
+        ...
+
+    def source(self, inlet: Inlet) -> Source:
+        """What comes through an inlet. It is not started yet."""
+        ...
+
+    async def close(self) -> None:
+        """Leave."""
+        ...
+
+
+class NatsCourier(Broker):
+    """One service's connections to NATS: one that publishes, and one for each inlet."""
+
+    def __init__(self, url: str, role: str, *, replicas: int = 1) -> None:
+        super().__init__(url, name=f"amends-{role}")
+        self._role = role
+        self._replicas = replicas
+
+    async def ensure(self, inlets: Iterable[Inlet]) -> list[str]:
+        """See that streams and consumers are as they should be. Returns what was done, in words."""
+        return await Topology(*inlets, replicas=self._replicas).ensure(self.jetstream)
+
+    def source(self, inlet: Inlet) -> Intake:
+        """What comes through an inlet. It is not started yet."""
+        return Intake(self.url, inlet, name=f"amends-{self._role}-intake")
