@@ -1,4 +1,4 @@
-"""The command `saga` as a process of its own, the way a person or a script runs it.
+"""The command `saga` as a process of its own, the way a person or a script runs it (see `forked` for how it starts).
 
     saga = Saga(tmp_path)
     with saga.dev():
@@ -20,10 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import psutil
+
+from tests.support import forked
 
 T = TypeVar("T")
 
@@ -141,15 +144,13 @@ class Saga:
 
     def __call__(self, *arguments: str, input: str = "", **settings: str) -> Result:
         """Run a command to its end. `settings` are further environment variables."""
-        done = subprocess.run(
-            [*COMMAND, *arguments],
-            cwd=self.folder,
-            env=self.environment(**settings),
-            input=input.encode(),
-            capture_output=True,
-            timeout=PATIENCE,
-        )
-        return _decent(Result(done.returncode, done.stdout.decode(), done.stderr.decode()))
+        with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
+            given.write(input.encode())
+            given.seek(0)
+            code = forked.run(arguments, self.folder, self.environment(**settings), (given, out, err), PATIENCE)
+            out.seek(0)
+            err.seek(0)
+            return _decent(Result(code, out.read().decode(), err.read().decode()))
 
     def start(self, *orders: Any, options: Sequence[str] = (), **settings: str) -> Result:
         """`saga start place-order`, with these orders on stdin."""
