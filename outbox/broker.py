@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from nats.aio.client import Client
@@ -13,8 +14,12 @@ from outbox.errors import BrokerOutOfReach
 
 log = structlog.get_logger()
 
-PUBLISH_TIMEOUT = 5.0
+PUBLISH_TIMEOUT: Final = 5.0
 """Seconds. A publish that timed out may have been stored: it is sent again, and the inbox sorts it out."""
+
+PING_EVERY: Final = 5
+UNANSWERED_PINGS: Final = 2
+"""A server that has answered none of these many pings, so many seconds apart, is gone: a cut network says nothing."""
 
 
 class Broker:
@@ -38,6 +43,8 @@ class Broker:
                     allow_reconnect=True,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=1,
+                    ping_interval=PING_EVERY,
+                    max_outstanding_pings=UNANSWERED_PINGS,
                     connect_timeout=int(max(1, patience)),
                     error_cb=_ignore,
                     disconnected_cb=self._lost,

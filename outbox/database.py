@@ -8,6 +8,7 @@ What differs between the two lives here and nowhere else:
 """
 
 import asyncio
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
@@ -58,6 +59,12 @@ SERVER_SETTINGS: Final = {
 }
 """PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one. A statement
 is planned each time, for as many rows as it is given: one that was made while a table was empty reads all of it later.
+"""
+
+
+UNANSWERED: Final = 15
+"""Seconds after which a connection is given up whose packets nobody acknowledges: the network is cut, or the server's
+machine is gone. The kernel by itself would go on for a quarter of an hour.
 """
 
 
@@ -131,7 +138,9 @@ class Database:
             **options,
         )
         self._writer = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
-        if self.dialect == "sqlite":
+        if self.dialect == "postgresql":
+            event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
+        else:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
             event.listen(self.engine.sync_engine, "invalidate", _let_go_of_sqlite)
@@ -258,6 +267,18 @@ def _cause(error: BaseException) -> BaseException:
 def _hide_password(url: str) -> str:
     scheme, _, rest = url.partition("://")
     return f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else url
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    """The connection notices by itself that nobody is there any more, within `UNANSWERED` seconds."""
+    line = connection.driver_connection._transport.get_extra_info("socket")
+    if line.family == socket.AF_UNIX:
+        return
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    wanted = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 1000 * UNANSWERED}
+    for name, value in wanted.items():
+        if hasattr(socket, name):  # Linux has all of them
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

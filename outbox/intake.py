@@ -18,7 +18,7 @@ from faststream.nats.message import NatsMessage
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from outbox.broker import abandon, servers_of
+from outbox.broker import PING_EVERY, UNANSWERED_PINGS, abandon, servers_of
 from outbox.envelope import Envelope, Unreadable, decode
 from outbox.errors import BrokerOutOfReach
 from outbox.topology import Inlet
@@ -122,6 +122,8 @@ class Intake:
             apply_types=False,  # injecting the message would take a turn in a thread for each
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
+            ping_interval=PING_EVERY,
+            max_outstanding_pings=UNANSWERED_PINGS,
             error_cb=_ignore,
         )
         subscriber = self._broker.subscriber(
