@@ -119,9 +119,12 @@ class EmbeddedPostgres:
         """The address of a database, for SQLAlchemy."""
         return self.dsn(database).replace("postgresql://", "postgresql+asyncpg://", 1)
 
-    def create_database(self, *names: str) -> None:
-        """Create empty databases. Names are plain lower-case identifiers (ValueError otherwise)."""
-        administer(self.dsn(), *create_statements(names))
+    def create_database(self, *names: str, template: str = "template1") -> None:
+        """Create databases, empty unless they are copies of a `template` that nobody is connected to.
+
+        Names are plain lower-case identifiers (ValueError otherwise).
+        """
+        administer(self.dsn(), *create_statements(names, template))
 
     def drop_database(self, *names: str) -> None:
         """Drop databases, those that exist, with whoever is connected to them."""
@@ -299,9 +302,10 @@ async def _execute(dsn: str, statements: Sequence[str]) -> None:
         await connection.close()
 
 
-def create_statements(names: Iterable[str]) -> list[str]:
-    """SQL that creates databases of these names."""
-    return [f'CREATE DATABASE "{_checked(name)}"' for name in names]
+def create_statements(names: Iterable[str], template: str = "template1") -> list[str]:
+    """SQL that creates databases of these names. Their files are copied, which costs a tenth of logging each block."""
+    how = f'TEMPLATE "{_checked(template)}" STRATEGY file_copy'
+    return [f'CREATE DATABASE "{_checked(name)}" {how}' for name in names]
 
 
 def drop_statements(names: Iterable[str]) -> list[str]:

@@ -12,7 +12,6 @@ from nats.js.errors import NotFoundError
 from sqlalchemy import Row, Table, func, select
 
 from migrations.registry import MODELS
-from migrations.runner import upgrade
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.contracts import Command
@@ -39,9 +38,8 @@ async def opened(urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
     async with AsyncExitStack() as doors:
 
         async def door(role: Role) -> Database:
-            database = Database(urls(role))
+            database = Database(await urls.migrated(role))
             doors.push_async_callback(database.close)
-            await upgrade(database, role)
             return database
 
         yield door

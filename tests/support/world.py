@@ -21,7 +21,6 @@ from typing import Any, Final, Self
 
 from sqlalchemy import Executable, Row, select, text
 
-from migrations.runner import upgrade
 from orchestrator import tables
 from orchestrator.composition import messaging_of, service_of
 from orchestrator.engine import Engine, new_saga_id
@@ -133,8 +132,8 @@ class World:
 
     async def __aenter__(self) -> Self:
         for role in self._roles:
+            await self._urls.migrated(role)
             self.databases[role] = self._open(role)
-            await upgrade(self.databases[role], role)
         if "inventory" in self._roles:
             await seed_stock(self.databases["inventory"], STOCK)
         if "payment" in self._roles:
