@@ -1,7 +1,7 @@
 """What follows from a record. A figure that cannot be told is None, never 0."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -125,9 +125,3 @@ def last_moment(record: Record) -> float:
     for fault in record.faults:
         moments += [fault.until, fault.recovered_at or fault.at]
     return max(moments)
-
-
-def ended_a_second(record: Record) -> float | None:
-    """The mean over the time in which orders came in, of what the samples saw."""
-    during: Sequence[int] = [one.completed + one.compensated for one in record.samples if one.at <= record.duration]
-    return max(during) / record.duration if during and record.duration > 0 else None

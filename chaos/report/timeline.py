@@ -5,7 +5,6 @@ on how long the run was: samples into windows, of which a rate is the mean and w
 crowded lane into marks that say how many they stand for.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,14 +14,15 @@ from chaos.report import figures, words
 from chaos.report.figures import Kind
 
 WINDOWS: Final = 720
+FEW: Final = 60
+SAGAS: Final = 5
+"""So many end in a window at least, in the mean: of fewer a rate would only be noise."""
+
 MARKS: Final = 400
 """In one lane."""
 
 ROWS: Final = 3
 """Marks that would cover each other stand in rows, at most so many to a lane."""
-
-TARGETS: Final = 3
-"""So many are named of the faults that one mark stands for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,12 @@ class Window:
         return self.completed + self.compensated
 
 
-def windows(samples: Sequence[Sample], most: int = WINDOWS) -> list[Window]:
+def windows(samples: Sequence[Sample], most: int | None = None) -> list[Window]:
     """The samples, gathered into windows of about the same length. Counts begin with 0 when the run does."""
     ordered = sorted(samples, key=lambda sample: sample.at)
     if not ordered:
         return []
+    most = most or min(WINDOWS, max(FEW, ordered[-1].completed // SAGAS))
     length = ordered[-1].at / most * (1 - 1e-9)  # the last sample closes the last window, whatever rounding does
     before, gathered = Sample(at=0, started=0, completed=0, compensated=0, stuck=0), list[Sample]()
     found: list[Window] = []
@@ -101,16 +102,7 @@ class Mark:
     @property
     def told(self) -> str:
         """In a line."""
-        if len(self.faults) == 1:
-            return words.fault(self.faults[0])
-        hit = Counter(fault.target for fault in self.faults).most_common()
-        named = [f"{target} ({times})" if times > 1 else target for target, times in hit[:TARGETS]]
-        named += [f"{len(hit) - TARGETS} more"] if len(hit) > TARGETS else []
-        kind = Kind("", self.faults)
-        told = [f"{len(self.faults)} × {self.faults[0].kind}", f"{words.clock(self.at)} to {words.clock(self.until)}"]
-        told += [", ".join(named), f"recovered after at most {words.time(kind.worst)}"]
-        told += [f"{kind.unrecovered} without recovery in this run"] if kind.unrecovered else []
-        return words.printable(" · ".join(told))
+        return words.fault(self.faults[0]) if len(self.faults) == 1 else words.together(self.faults)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a run has shown, in sentences: the same on the terminal and on the page."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 from chaos.record import PASSED, Fault, Record
@@ -9,6 +10,9 @@ from orchestrator.cli.console import duration
 
 Tone = Literal["good", "doubtful", "bad"]
 NEVER: Final = "not in this run"
+NAMED: Final = 3
+"""So many targets, of faults that are told of together."""
+
 DATABASES: Final = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 
 
@@ -38,7 +42,9 @@ def tick(seconds: float) -> str:
 
 def time(seconds: float | None) -> str:
     """How long something took."""
-    return NEVER if seconds is None else "0 s" if seconds == 0 else duration(seconds)
+    if seconds is None:
+        return NEVER
+    return duration(seconds).removesuffix(" 0 min").removesuffix(" 0 s") if seconds else "0 s"
 
 
 def tone(record: Record) -> Tone:
@@ -56,12 +62,14 @@ def verdict(record: Record) -> str:
 
 def story(record: Record) -> Iterator[str]:
     """What was thrown at it, what came out, and what it was held against."""
-    yield f"In {duration(record.duration)}, {_faults(record)} against {setup(record)}."
+    yield f"In {time(record.duration)}, {_faults(record)} against {setup(record)}."
     sagas = figures.total(record.sagas)
     yield f"{count(sagas, 'saga')} started{': ' if sagas else ''}{statuses(record.sagas)}."
     if record.settled_after is not None:
         yield f"All had ended {time(record.settled_after)} after the last fault."
-    yield f"{count(len(record.invariants), 'invariant')} held against {count(figures.checked(record), 'thing')}."
+    claims = len(record.invariants)
+    were = "was" if claims == 1 else "were"
+    yield f"{count(claims, 'invariant')} {were} held against {count(figures.checked(record), 'thing')}."
 
 
 def doubts(record: Record) -> Iterator[str]:
@@ -103,6 +111,18 @@ def fault(one: Fault) -> str:
     took = figures.recovery(one)
     told.append("no recovery in this run" if took is None else f"recovered after {time(took)}")
     return printable(" · ".join([*told, one.detail] if one.detail else told))
+
+
+def together(faults: Sequence[Fault]) -> str:
+    """Several of one kind in a line, for which one mark stands."""
+    kind = figures.Kind(faults[0].kind, tuple(faults))
+    hit = Counter(fault.target for fault in faults).most_common()
+    named = [f"{target} ({times:,})" if times > 1 else target for target, times in hit[:NAMED]]
+    named += [f"{len(hit) - NAMED:,} more"] if len(hit) > NAMED else []
+    told = [f"{kind.name}, {kind.fired:,} times", f"from {clock(min(fault.at for fault in faults))}", ", ".join(named)]
+    told += [f"recovered after at most {time(kind.worst)}"] if kind.worst is not None else []
+    told += [f"no recovery in this run after {kind.unrecovered:,}"] if kind.unrecovered else []
+    return printable(" · ".join(told))
 
 
 def _faults(record: Record) -> str:

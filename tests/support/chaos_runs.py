@@ -41,14 +41,16 @@ VIOLATIONS: Final = (
         saga_id="01KB2V7Q8M4T6W9X1Y3Z5A7C9E",
         rows=("payment.holds: id=…A7C9E amount=19.90 state=held", "saga_log: revision=7 undone authorise-payment"),
     ),
-    Violation(invariant="effects", message="completed, but there is no reservation", saga_id="01KB2V7Q8M4T6W9X1Y3Z5A7C9F"),
-    Violation(invariant="outboxes", message="12 rows are left over in the outbox of inventory", rows=("id=991 attempts=40",)),
+    Violation(
+        invariant="effects", message="completed, but there is no reservation", saga_id="01KB2V7Q8M4T6W9X1Y3Z5A7C9F"
+    ),
+    Violation(
+        invariant="outboxes", message="12 rows are left over in the outbox of inventory", rows=("id=991 attempts=40",)
+    ),
 )
 
 
-def chaos_run(
-    seed: int = 7, *, duration: float = 300.0, faults: int = 60, sagas: int = 5_000, **other: Any
-) -> Record:
+def chaos_run(seed: int = 7, *, duration: float = 300.0, faults: int = 60, sagas: int = 5_000, **other: Any) -> Record:
     """A run without a violation, in which all have ended; `other` replaces what it says."""
     random = Random(seed)
     fired = list(_faults(random, duration, faults))

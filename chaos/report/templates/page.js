@@ -28,7 +28,9 @@
     for (let at = Math.ceil(from / step - 1e-9) * step; at <= until + 1e-9; at += step) {
       const label = document.createElement("span");
       label.textContent = clock(at, step < 1);
-      label.style.left = `${((at - from) / width) * 100}%`;
+      const place = ((at - from) / width) * 100;
+      label.style.left = `${place}%`;
+      label.className = place < 2 ? "first" : place > 98 ? "last" : "";
       ticks.append(label);
     }
   };
