@@ -39,8 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _show(file: Path, html: Path | None) -> int:
     record = load(file)
-    for piece in terminal.tables(record):
-        console.out().print(piece)
+    terminal.show(record, console.out())
     if html is not None:
         html.write_text(page.html(record), encoding="utf-8")
     return int(record.verdict != PASSED)

@@ -88,7 +88,8 @@ def _numbers(window: Window) -> list[float]:
 
 def _listed(faults: Sequence[Fault]) -> list[Fault]:
     """In the order of time; of very many the slowest to recover from."""
-    return sorted(figures.slowest(faults)[:FAULTS], key=lambda fault: fault.at)
+    chosen = faults if len(faults) <= FAULTS else figures.slowest(faults)[:FAULTS]
+    return sorted(chosen, key=lambda fault: fault.at)
 
 
 def _shown(value: Any) -> Any:

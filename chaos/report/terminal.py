@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from rich.console import RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,8 +21,16 @@ STYLES: Final[dict[words.Tone, str]] = {"good": "bold green", "doubtful": "bold 
 MARKS: Final[dict[words.Tone, str]] = {"good": "✓", "doubtful": "?", "bad": "✗"}
 
 
+def show(record: Record, on: Console) -> None:
+    """Everything that a person wants to see of a run. The command is one line, to be pasted, however long it is."""
+    for piece in tables(record):
+        on.print(piece)
+    on.print(f"\nseed {record.seed}; to run it again:")
+    on.print(f"  {printable(record.reproduce)}", markup=False, soft_wrap=True)
+
+
 def tables(record: Record) -> Iterator[RenderableType]:
-    """Everything that a person wants to see of a run, piece by piece."""
+    """What was found, piece by piece: all but the command."""
     tone = words.tone(record)
     yield Text(f"{MARKS[tone]} {words.verdict(record)}", STYLES[tone])
     yield from map(Text, words.story(record))
@@ -37,13 +45,10 @@ def tables(record: Record) -> Iterator[RenderableType]:
     if claims := figures.held(record):
         yield ""
         yield _table(("invariant", "held against", "broken"), map(_held, claims))
-    yield ""
-    yield Text(f"seed {record.seed}; to run it again:")
-    yield Text(f"  {printable(record.reproduce)}", no_wrap=True, overflow="ignore")  # to be pasted
 
 
 def _faults(record: Record) -> Table:
-    headings = ("fault", "fired", "lasted", "recovery", "worst", "unrecovered")
+    headings = ("fault", "fired", "lasted", "median recovery", "worst", "unrecovered")
     return _table(headings, map(_kind, figures.kinds(record.faults)))
 
 

@@ -65,7 +65,7 @@ def story(record: Record) -> Iterator[str]:
     yield f"In {time(record.duration)}, {_faults(record)} against {setup(record)}."
     sagas = figures.total(record.sagas)
     yield f"{count(sagas, 'saga')} started{': ' if sagas else ''}{statuses(record.sagas)}."
-    if record.settled_after is not None:
+    if record.settled_after is not None and record.faults:
         yield f"All had ended {time(record.settled_after)} after the last fault."
     claims = len(record.invariants)
     were = "was" if claims == 1 else "were"

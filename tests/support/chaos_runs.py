@@ -1,9 +1,13 @@
 """Records of chaos runs that never were, as the real ones look: orders come in, faults hold sagas up, they catch up."""
 
+from bisect import bisect
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from random import Random
 from typing import Any, Final
+
+from hypothesis import strategies as some
 
 from chaos.record import Fault, Invariant, Record, Sample, Violation
 
@@ -26,6 +30,9 @@ KINDS: Final[dict[str, tuple[Sequence[str], tuple[float, float], float, int]]] =
     "stream-deleted": (["COMMANDS", "REPLIES"], (0, 0), 0.2, 2),
     "clock-skew": (REPLICAS, (10, 30), 0.9, 1),
 }
+LONGEST: Final = 35
+"""Seconds for which a fault and what follows from it last, at most."""
+
 INVARIANTS: Final = (
     ("replay", "The log of every saga replays to its stored state.", 50_000),
     ("effects", "A completed saga has all of its effects, a compensated one has none.", 50_000),
@@ -76,9 +83,10 @@ def chaos_run(seed: int = 7, *, duration: float = 300.0, faults: int = 60, sagas
     return Record(**fields | other)
 
 
-def an_hour(**other: Any) -> Record:
+@cache
+def an_hour() -> Record:
     """The size that the page has to bear: 1,500 faults, 3,600 samples, 50,000 sagas."""
-    return chaos_run(duration=3600.0, faults=1500, sagas=50_000, **other)
+    return chaos_run(duration=3600.0, faults=1500, sagas=50_000)
 
 
 def broken() -> Record:
@@ -137,12 +145,14 @@ def _samples(random: Random, duration: float, faults: Sequence[Fault], sagas: in
         completed, compensated = completed + ended - refused, compensated + refused
 
 
+def _at(fault: Fault) -> float:
+    return fault.at
+
+
 def _left(faults: Sequence[Fault], at: float) -> float:
     """Which part of the throughput is left under the faults of this moment, and the seconds after them."""
     left = 1.0
-    for fault in faults:
-        if fault.at > at:
-            break
+    for fault in faults[bisect(faults, at - LONGEST, key=_at) : bisect(faults, at, key=_at)]:
         if at < fault.until + 1.5:
             left *= KINDS[fault.kind][2]
     return left
@@ -152,3 +162,52 @@ def _recovered(fault: Fault, samples: Sequence[Sample], rate: float) -> Fault:
     after = (sample for sample in samples if sample.at > fault.at + 1 and sample.in_flight <= rate * 1.5 + 1)
     found = next(after, None)
     return fault.model_copy(update={"recovered_at": None if found is None else found.at})
+
+
+# --- anything that a record could say ---------------------------------------------------------------------------------
+
+HOSTILE: Final = "<script>alert(1)</script>\"'><img src=//x onerror=alert(1)>&amp;|`*{{ seed }}\x1b[31m\u202e\x00\n%"
+"""What breaks out of markup, templates, tables, terminals and the direction of the text."""
+
+_words = some.text(max_size=40) | some.just(HOSTILE)
+_times = some.floats(0, 1e7)
+_counts = some.integers(0, 10**12)
+_faults_of_any_kind = some.builds(
+    Fault,
+    kind=some.sampled_from(("kill", "store-wipe")) | _words,
+    target=_words,
+    at=_times,
+    until=_times,
+    recovered_at=some.none() | _times,
+    detail=_words,
+)
+records: Final = some.builds(
+    Record,
+    scenario=_words,
+    seed=some.integers(0, 2**64),
+    reproduce=_words,
+    began=some.datetimes(timezones=some.just(UTC)),
+    duration=_times,
+    settled_after=some.none() | _times,
+    database=some.sampled_from(("postgresql", "sqlite")) | _words,
+    brokers=some.integers(0, 9),
+    processes=some.dictionaries(_words, some.integers(0, 99), max_size=4),
+    samples=some.lists(
+        some.builds(Sample, at=_times, started=_counts, completed=_counts, compensated=_counts, stuck=_counts),
+        max_size=8,
+    ),
+    faults=some.lists(_faults_of_any_kind, max_size=8),
+    sagas=some.dictionaries(some.sampled_from(("completed", "compensated", "stuck")) | _words, _counts, max_size=5),
+    invariants=some.lists(some.builds(Invariant, name=_words, sentence=_words, checked=_counts), max_size=4),
+    violations=some.lists(
+        some.builds(
+            Violation,
+            invariant=_words,
+            message=_words,
+            saga_id=some.none() | _words,
+            rows=some.lists(_words, max_size=3),
+        ),
+        max_size=4,
+    ),
+)
+"""Records of any run, however odd."""
