@@ -145,7 +145,7 @@ def _in_rows(marks: Sequence[Mark], end: float) -> Iterator[tuple[Mark, int]]:
             taken.append(-1.0)
         if row is None:
             row = taken.index(min(taken))
-        taken[row] = max(taken[row], end if mark.recovered is None else mark.recovered)
+        taken[row] = end if mark.recovered is None else mark.recovered
         yield mark, row
 
 
