@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from outbox.courier import Publisher
 from outbox.envelope import Packet
@@ -49,6 +49,16 @@ class Relay:
         self._characters = 0
         self._work = asyncio.Event()
         self._clean_up = asyncio.Event()
+        database, table = outbox.database, outbox.tables.outbox
+        self._delete = delete(table).where(database.among(table.c.message_id, "stored"))
+        self._overdue = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
+        overdue = self._overdue.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+        self._claim = (
+            update(table)
+            .where(table.c.message_id.in_(overdue.scalar_subquery()))
+            .values(due_at=bindparam("until", type_=table.c.due_at.type))
+            .returning(table.c.message_id, table.c.subject, table.c.body)
+        )
         outbox.on_commit(self.hand_over)
 
     def hand_over(self, messages: Sequence[Packet]) -> None:
@@ -109,10 +119,9 @@ class Relay:
     async def clean(self) -> None:
         """Delete the rows whose messages the broker has stored."""
         sent = list(self._sent)
-        database, table = self._outbox.database, self._outbox.tables.outbox
         try:
-            async with database.transaction() as connection:
-                await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
+            async with self._outbox.database.transaction() as connection:
+                await connection.execute(self._delete, {"stored": sent})
         except BaseException:
             self._clean_up.set()
             raise
@@ -132,24 +141,11 @@ class Relay:
 
     async def sweep(self) -> int:
         """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many."""
-        database, table = self._outbox.database, self._outbox.tables.outbox
-        now = self._outbox.clock.now()
-        overdue = (
-            select(table.c.message_id)
-            .where(table.c.due_at <= now)
-            .order_by(table.c.due_at)
-            .limit(SWEEP_ROWS)
-            .with_for_update(skip_locked=True)
-        )
+        database, now = self._outbox.database, self._outbox.clock.now()
         if database.dialect == "sqlite" and not await self._any_overdue():
             return 0  # a look that does not take the only write lock
         async with database.transaction() as connection:
-            claimed = await connection.execute(
-                update(table)
-                .where(table.c.message_id.in_(overdue.scalar_subquery()))
-                .values(due_at=now + self._outbox.grace)
-                .returning(table.c.message_id, table.c.subject, table.c.body)
-            )
+            claimed = await connection.execute(self._claim, {"now": now, "until": now + self._outbox.grace})
             rows = [Packet(*row) for row in claimed]
         in_hand = self._waiting.keys() | self._leaving | self._sent
         self.hand_over([row for row in rows if row.message_id not in in_hand])
@@ -161,7 +157,7 @@ class Relay:
         return messages
 
     async def _any_overdue(self) -> bool:
-        table = self._outbox.tables.outbox
-        query = select(table.c.message_id).where(table.c.due_at <= self._outbox.clock.now()).limit(1)
         async with self._outbox.database.reading() as connection:
-            return (await connection.execute(query)).first() is not None
+            return (
+                await connection.execute(self._overdue.limit(1), {"now": self._outbox.clock.now()})
+            ).first() is not None
