@@ -33,7 +33,7 @@ IN_HAND_BYTES: Final = 64 * 1024 * 1024
 
 PACKETS_AT_ONCE: Final = 64
 
-CLEAN_EVERY: Final = 0.1
+CLEAN_EVERY: Final = 0.5
 """Seconds between two deletions: what the broker has stored may stay in the table for a while, and commits cost."""
 
 
