@@ -91,6 +91,7 @@ class Scheduler:
         schedule = schedule_of(row)
         planned = plan(schedule.missed, schedule.times(), row.next_at, unit.now)
         requests = [request_of(self._engine, schedule, at) for at in planned.times]
+        requests = await self._engine.windows.hold_back(unit.connection, requests, unit.now)
         results = await self._engine.start_within(unit, requests)
         _tell(schedule, planned, unit.now, [result.saga_id for result in results if result.outcome == "conflict"])
         last_at = planned.times[-1] if planned.times else schedule.last_at

@@ -34,6 +34,7 @@ from sqlalchemy import (
     TypeDecorator,
     any_,
     bindparam,
+    column,
     event,
     func,
     select,
@@ -194,6 +195,17 @@ class Database:
     def among(self, column: Column[Any] | ColumnElement[Any], name: str) -> ColumnElement[bool]:
         """The same for a statement that is built once: it is given the list of values by this name when it is sent."""
         return self._in(column, bindparam(name, type_=self._many(column)))
+
+    def each(self, name: str) -> ColumnElement[str]:
+        """The values of a list of texts that a statement is given by this name, as a column to select from."""
+        if self.dialect == "postgresql":
+            texts = func.unnest(bindparam(name, type_=postgresql.ARRAY(Text())))
+            given = texts.table_valued(column("value", Text()), name="given").render_derived()
+        else:
+            texts = func.json_each(bindparam(name, type_=_JsonList()))
+            given = texts.table_valued(column("value", Text()), name="given")
+        value: ColumnElement[str] = given.c.value
+        return value
 
     def _many(self, column: Column[Any] | ColumnElement[Any]) -> TypeEngine[Any]:
         return postgresql.ARRAY(column.type) if self.dialect == "postgresql" else _JsonList()
