@@ -98,7 +98,7 @@ class Admission:
 
     async def _waiting_definitions(self) -> list[str]:
         """One step into an index for each definition that is loaded, however many wait for later, or for a place."""
-        async with self._database.reading() as connection:
+        async with self._database.glancing() as connection:
             found = await connection.execute(self._look, {"names": self._names, "now": self._clock.now()})
             return sorted(found.scalars())
 

@@ -106,7 +106,7 @@ class Store:
 
     async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
-        async with self._database.reading() as connection:
+        async with self._database.glancing() as connection:
             return bool(await self.due_ids(connection, fingerprints, now, 1))
 
     async def find_by_key(

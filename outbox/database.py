@@ -175,12 +175,21 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent look that blocks nobody."""
+        """One consistent look that blocks nobody, at whatever is asked in the block."""
+        async with self._connection({"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def glancing(self) -> AsyncIterator[AsyncConnection]:
+        """The same for a single question, which is consistent by itself: no transaction is begun and ended for it."""
+        async with self._connection({"isolation_level": "AUTOCOMMIT"}) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self, for_postgresql: dict[str, Any]) -> AsyncIterator[AsyncConnection]:
         with self._translated():
             async with self.engine.connect() as connection:
-                options: dict[str, Any] = {"saga_reading": True}
-                if self.dialect == "postgresql":
-                    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                options = for_postgresql if self.dialect == "postgresql" else {"saga_reading": True}
                 await connection.execution_options(**options)
                 yield connection
 

@@ -12,6 +12,7 @@ drains when the broker is back.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from sqlalchemy import bindparam, delete, select, update
@@ -51,8 +52,9 @@ class Relay:
         self._clean_up = asyncio.Event()
         database, table = outbox.database, outbox.tables.outbox
         self._delete = delete(table).where(database.among(table.c.message_id, "stored"))
-        self._overdue = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
-        overdue = self._overdue.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+        every = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
+        self._any = every.limit(1)
+        overdue = every.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
         self._claim = (
             update(table)
             .where(table.c.message_id.in_(overdue.scalar_subquery()))
@@ -141,10 +143,10 @@ class Relay:
 
     async def sweep(self) -> int:
         """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many."""
-        database, now = self._outbox.database, self._outbox.clock.now()
-        if database.dialect == "sqlite" and not await self._any_overdue():
-            return 0  # a look that does not take the only write lock
-        async with database.transaction() as connection:
+        now = self._outbox.clock.now()
+        if not await self._any_overdue(now):
+            return 0  # a look that takes no lock, and needs no transaction
+        async with self._outbox.database.transaction() as connection:
             claimed = await connection.execute(self._claim, {"now": now, "until": now + self._outbox.grace})
             rows = [Packet(*row) for row in claimed]
         in_hand = self._waiting.keys() | self._leaving | self._sent
@@ -156,8 +158,6 @@ class Relay:
         self._waiting, self._characters = {}, 0
         return messages
 
-    async def _any_overdue(self) -> bool:
-        async with self._outbox.database.reading() as connection:
-            return (
-                await connection.execute(self._overdue.limit(1), {"now": self._outbox.clock.now()})
-            ).first() is not None
+    async def _any_overdue(self, now: datetime) -> bool:
+        async with self._outbox.database.glancing() as connection:
+            return (await connection.execute(self._any, {"now": now})).first() is not None
