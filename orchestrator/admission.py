@@ -1,8 +1,9 @@
 """Admission: sagas that wait begin when their time has come and there is room, the most urgent first.
 
 A definition may limit how many of its sagas are in flight and how many begin in a stretch of time; any saga may be
-started for later. All of them wait in the same state, and this is the one place that lets them begin. Whoever admits
-sagas of a limited definition locks its row in `throttles`, so two replicas never fill the last place twice.
+started for later; and the installation has a window, beyond which nobody's sagas begin (`window`). All of them wait in
+the same state, and this is the one place that lets them begin. Whoever admits sagas within a limit locks the
+definition's row in `throttles`, so two replicas never fill the last place twice.
 
 How it dies: before the commit nobody has begun, after it the first commands are in the outbox.
 """
@@ -12,13 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, bindparam, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import Rate, Saga
 from orchestrator.engine import TICK, Engine, Happening
 from orchestrator.events import Admitted
 from orchestrator.tables import sagas, throttles
+from orchestrator.window import Window
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.unit_of_work import UnitOfWork
@@ -41,9 +43,9 @@ class Room:
     places: int
     since: datetime
 
-    def next_at(self, begun: int, rate: Rate | None) -> datetime:
+    def next_at(self, begun: int, rate: Rate) -> datetime:
         """When the next one may begin, after so many have."""
-        return self.since if rate is None else self.since + begun * rate.spacing
+        return self.since + begun * rate.spacing
 
 
 class Admission:
@@ -53,6 +55,10 @@ class Admission:
         self._engine = engine
         self._clock = engine.outbox.clock
         self._database = engine.outbox.database
+        self._names = sorted({definition.name for definition in engine.definitions.every})
+        name, has_waiting = self._database.each("names"), sagas.alias("waiting")
+        conditions = (has_waiting.c.status == "waiting", has_waiting.c.begins_at <= bindparam("now"))
+        self._look = select(name).where(exists().where(has_waiting.c.definition == name, *conditions))
 
     async def admit(self) -> int:
         """Let begin what may begin now. Returns how many sagas that were."""
@@ -91,23 +97,21 @@ class Admission:
             await unit.connection.execute(later)
 
     async def _waiting_definitions(self) -> list[str]:
-        query = (
-            select(sagas.c.definition)
-            .distinct()
-            .where(sagas.c.status == "waiting", sagas.c.begins_at <= self._clock.now())
-            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
-        )
-        async with self._database.reading() as connection:
-            return sorted((await connection.execute(query)).scalars())
+        """One step into an index for each definition that is loaded, however many wait for later, or for a place."""
+        async with self._database.glancing() as connection:
+            found = await connection.execute(self._look, {"names": self._names, "now": self._clock.now()})
+            return sorted(found.scalars())
 
     async def _admit(self, unit: UnitOfWork, name: str, only: str | None = None) -> int:
         definition = self._engine.definitions.get(name)
-        if definition is None or not definition.is_limited:
+        window = self._engine.windows.of(name)
+        if definition is None or not (definition.is_limited or window):
             return len(await self._begin(unit, name, AT_ONCE, only))
-        room = await self._room(unit, definition)
+        room = await self._room(unit, definition, window)
         begun = await self._begin(unit, name, min(room.places, AT_ONCE), only) if room.places else []
-        next_at = room.next_at(len(begun), definition.rate)
-        await unit.connection.execute(update(throttles).where(throttles.c.definition == name).values(next_at=next_at))
+        if definition.rate is not None:
+            next_at = {"next_at": room.next_at(len(begun), definition.rate)}
+            await unit.connection.execute(update(throttles).where(throttles.c.definition == name).values(next_at))
         return len(begun)
 
     async def _begin(self, unit: UnitOfWork, name: str, limit: int, only: str | None) -> list[str]:
@@ -128,7 +132,7 @@ class Admission:
             .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
         )
 
-    async def _room(self, unit: UnitOfWork, definition: Saga[Any]) -> Room:
+    async def _room(self, unit: UnitOfWork, definition: Saga[Any], window: Window | None) -> Room:
         next_at = await self._lock(unit.connection, definition.name, unit.now)
         since, places = unit.now, AT_ONCE
         if definition.rate is not None:
@@ -136,6 +140,8 @@ class Admission:
             places = int((unit.now - since) / definition.rate.spacing) + 1 if since <= unit.now else 0
         if definition.max_in_flight is not None:
             places = min(places, max(0, definition.max_in_flight - await self._in_flight(unit, definition.name)))
+        if window is not None:
+            places = min(places, max(0, await window.places_in(unit.connection)))
         return Room(places, since)
 
     async def _lock(self, connection: AsyncConnection, name: str, now: datetime) -> datetime:

@@ -83,12 +83,14 @@ class OrchestratorCommands:
         await unit.writes.flush(unit.connection)
         keys = [(command.saga, key) for key, (_, command) in commands.items()]
         known = await self._engine.store.find_by_key(unit.connection, keys)
-        requests = []
+        children: list[StartRequest] = []
+        others: list[StartRequest] = []
         for key, (received, command) in commands.items():
             with self._refusing(unit, received):
                 if (request := self._start(unit, received, command, known.get((command.saga, key)))) is not None:
-                    requests.append(request)
-        await self._engine.start_within(unit, requests)
+                    (children if received.envelope.source == outgoing.SOURCE else others).append(request)
+        others = await self._engine.windows.hold_back(unit.connection, others, unit.now)
+        await self._engine.start_within(unit, children + others)
 
     def _start(
         self, unit: UnitOfWork, received: Received, command: StartSaga, known: Stored | None

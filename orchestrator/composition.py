@@ -83,15 +83,24 @@ def build_service(
     outbox = _outbox(settings, role, open_database(settings, role), clock, faults)
     courier = NatsCourier(settings.nats_url, role, replicas=settings.stream_replicas)
     definitions = load_definitions(settings) if role == "orchestrator" else Definitions(())
-    return service_of(role, outbox, courier, definitions, timedelta(seconds=settings.ack_wait))
+    ack_wait = timedelta(seconds=settings.ack_wait)
+    return service_of(role, outbox, courier, definitions, ack_wait, max_in_flight=settings.max_in_flight)
 
 
-def service_of(role: str, outbox: Outbox, courier: Courier, definitions: Definitions, ack_wait: timedelta) -> Service:
+def service_of(
+    role: str,
+    outbox: Outbox,
+    courier: Courier,
+    definitions: Definitions,
+    ack_wait: timedelta,
+    *,
+    max_in_flight: int = 0,
+) -> Service:
     """A role on the parts that it is given. The definitions are for the orchestrator alone."""
     if role != "orchestrator":
         processor = CommandProcessor(PARTICIPANTS[role], outbox.database)
         return Service(role, courier=courier, inlets={command_inlet(role, ack_wait): processor}, outbox=outbox)
-    engine = Engine(definitions, outbox, clock=outbox.clock)
+    engine = Engine(definitions, outbox, clock=outbox.clock, max_in_flight=max_in_flight)
     inlets, background = inlets_of(engine, ack_wait), background_of(engine)
     return Service(role, courier=courier, inlets=inlets, outbox=outbox, background=background)
 

@@ -25,6 +25,7 @@ from orchestrator.events import Answered, DeadlinePassed, Event, TimedOut
 from orchestrator.model import Phase, Saga
 from orchestrator.registry import Definitions
 from orchestrator.store import Change, LostRace, Store, Stored
+from orchestrator.window import Windows
 from outbox.clock import Clock
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
@@ -63,10 +64,12 @@ class Engine:
         *,
         clock: Clock,
         ids: Callable[[], str] = new_saga_id,
+        max_in_flight: int = 0,
     ) -> None:
         self.definitions = definitions
         self.outbox = outbox
         self.store = Store(outbox.database)
+        self.windows = Windows(outbox.database, clock, definitions, max_in_flight)
         self.ignored: Counter[str] = Counter()
         """How many events changed nothing, by kind."""
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.cron import TOLERANCE, BadCron, Plan, plan
@@ -31,6 +31,9 @@ TICK: Final = 1.0
 RETRIED_AFTER: Final = timedelta(seconds=10)
 """How long a schedule that cannot be started is left alone."""
 
+IS_DUE: Final = (schedules.c.next_at <= bindparam("now"), schedules.c.paused.is_(False))
+DUE: Final = select(schedules.c.name).where(*IS_DUE).order_by(schedules.c.next_at)
+
 
 class Scheduler:
     """One replica's look at the clock."""
@@ -49,9 +52,8 @@ class Scheduler:
 
     async def _due(self) -> list[str]:
         now = self._outbox.clock.now()
-        query = select(schedules.c.name).where(*_is_due(now)).order_by(schedules.c.next_at)
-        async with self._outbox.database.reading() as connection:
-            names = (await connection.execute(query)).scalars().all()
+        async with self._outbox.database.glancing() as connection:
+            names = (await connection.execute(DUE, {"now": now})).scalars().all()
         self._aside = {name: self._aside[name] for name in names if name in self._aside}
         return [name for name in names if name not in self._aside or self._aside[name][0] <= now]
 
@@ -84,13 +86,14 @@ class Scheduler:
         raise LostRace("its sagas are being started by somebody else at this moment")
 
     async def _fire_within(self, unit: UnitOfWork, name: str) -> int:
-        query = select(schedules).where(schedules.c.name == name, *_is_due(unit.now))
-        row = (await unit.connection.execute(query.with_for_update(skip_locked=True))).first()
+        query = select(schedules).where(schedules.c.name == name, *IS_DUE).with_for_update(skip_locked=True)
+        row = (await unit.connection.execute(query, {"now": unit.now})).first()
         if row is None:
             return 0  # another replica has it in hand, or has had it
         schedule = schedule_of(row)
         planned = plan(schedule.missed, schedule.times(), row.next_at, unit.now)
         requests = [request_of(self._engine, schedule, at) for at in planned.times]
+        requests = await self._engine.windows.hold_back(unit.connection, requests, unit.now)
         results = await self._engine.start_within(unit, requests)
         _tell(schedule, planned, unit.now, [result.saga_id for result in results if result.outcome == "conflict"])
         last_at = planned.times[-1] if planned.times else schedule.last_at
@@ -107,10 +110,6 @@ def _tell(schedule: Schedule, planned: Plan, now: datetime, conflicts: Sequence[
         log.warning("a schedule has missed times", schedule=schedule.name, since=rfc3339(due), started_now=started)
     for saga_id in conflicts:
         log.warning("a time of a schedule has run with another input", schedule=schedule.name, saga=saga_id)
-
-
-def _is_due(now: datetime) -> tuple[ColumnElement[bool], ...]:
-    return schedules.c.next_at <= now, schedules.c.paused.is_(False)
 
 
 async def run_schedules(scheduler: Scheduler) -> None:

@@ -39,6 +39,11 @@ class Settings(BaseSettings):
     )
     ack_wait: float = Field(30.0, gt=0, description="seconds after which an unacknowledged message comes again")
     outbox_grace: float = Field(5.0, gt=0, description="seconds after which a sweep publishes what was left behind")
+    max_in_flight: int = Field(
+        5000,
+        ge=0,
+        description="sagas of a definition at work, beyond which those that come by themselves wait; 0: all go",
+    )
     pool_size: int = Field(5, ge=1, description="connections to PostgreSQL per role")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field("text", pattern="^(text|json)$")

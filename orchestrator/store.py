@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import base_name
@@ -61,37 +61,44 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._by_id = select(sagas).where(database.among(sagas.c.id, "wanted"))
+        self._locking_by_id = self._by_id.order_by(sagas.c.id).with_for_update()
+        self._by_key = (
+            select(sagas)
+            .where(sagas.c.definition == bindparam("name"), database.among(sagas.c.key, "wanted"))
+            .order_by(sagas.c.generation)
+        )
+        self._due = (
+            select(sagas.c.id)
+            .where(sagas.c.due_at <= bindparam("now"), database.among(sagas.c.fingerprint, "loaded"))
+            .order_by(sagas.c.due_at)
+            .limit(bindparam("most"))
+        )
+        self._locking_due = self._due.with_only_columns(*sagas.c).with_for_update(skip_locked=True)
 
     async def lock(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
         """Lock these sagas, in id order, and read them."""
-        wanted = sorted(set(saga_ids))
-        query = select(sagas).where(self._database.any_of(sagas.c.id, wanted)).order_by(sagas.c.id).with_for_update()
-        return {row.id: _stored(row) for row in await connection.execute(query)}
+        found = await connection.execute(self._locking_by_id, {"wanted": sorted(set(saga_ids))})
+        return {row.id: _stored(row) for row in found}
 
     async def read(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
         """Read these sagas, and lock none."""
-        query = select(sagas).where(self._database.any_of(sagas.c.id, sorted(set(saga_ids))))
-        return {row.id: _stored(row) for row in await connection.execute(query)}
+        found = await connection.execute(self._by_id, {"wanted": sorted(set(saga_ids))})
+        return {row.id: _stored(row) for row in found}
 
     async def lock_due(
         self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
     ) -> dict[str, Stored]:
         """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
-        query = (
-            select(sagas)
-            .where(*self._due(fingerprints, now))
-            .order_by(sagas.c.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)
-        )
-        return {row.id: _stored(row) for row in await connection.execute(query)}
+        wanted = {"loaded": list(fingerprints), "now": now, "most": limit}
+        return {row.id: _stored(row) for row in await connection.execute(self._locking_due, wanted)}
 
     async def due_ids(
         self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
     ) -> list[str]:
         """The ids of sagas whose timer has fired: nothing is locked, and no state is read."""
-        query = select(sagas.c.id).where(*self._due(fingerprints, now)).order_by(sagas.c.due_at).limit(limit)
-        return list((await connection.execute(query)).scalars())
+        wanted = {"loaded": list(fingerprints), "now": now, "most": limit}
+        return list((await connection.execute(self._due, wanted)).scalars())
 
     async def postpone(self, connection: AsyncConnection, saga_id: str, until: datetime) -> None:
         """Move a timer that cannot be fired out of the way of the others. `saga verify` will name the saga."""
@@ -99,7 +106,7 @@ class Store:
 
     async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""
-        async with self._database.reading() as connection:
+        async with self._database.glancing() as connection:
             return bool(await self.due_ids(connection, fingerprints, now, 1))
 
     async def find_by_key(
@@ -111,8 +118,7 @@ class Store:
             wanted[definition].add(key)
         found: dict[tuple[str, str], Stored] = {}
         for definition, ours in wanted.items():  # not all at once: SQLite then reads the whole table
-            query = select(sagas).where(sagas.c.definition == definition, self._database.any_of(sagas.c.key, ours))
-            rows = await connection.execute(query.order_by(sagas.c.generation))
+            rows = await connection.execute(self._by_key, {"name": definition, "wanted": sorted(ours)})
             found |= {(row.definition, row.key): _stored(row) for row in rows}
         return found
 
@@ -141,9 +147,6 @@ class Store:
         updates = [_update(last[saga_id], revision) for saga_id, revision in before.items()]
         writes.update(sagas, updates, unchanged="revision", beaten=LostRace(BEATEN))
         writes.insert(saga_log, [_log_row(change) for change in changes], beaten=LostRace(BEATEN))
-
-    def _due(self, fingerprints: Iterable[str], now: datetime) -> tuple[ColumnElement[bool], ...]:
-        return sagas.c.due_at <= now, self._database.any_of(sagas.c.fingerprint, fingerprints)
 
 
 _CHANGING = (

@@ -50,6 +50,13 @@ Index(
     sqlite_where=text("status = 'waiting'"),
 )
 Index(
+    "ix_sagas_begins_at",
+    sagas.c.definition,
+    sagas.c.begins_at,
+    postgresql_where=text("status = 'waiting'"),
+    sqlite_where=text("status = 'waiting'"),
+)
+Index(
     "ix_sagas_in_flight",
     sagas.c.definition,
     postgresql_where=text("ended_at IS NULL"),
@@ -86,8 +93,8 @@ throttles = Table(
     Column("definition", String(100), primary_key=True),
     Column("next_at", UtcDateTime, nullable=False),
 )
-"""One row for each definition that is limited. Whoever admits sagas of it locks the row, so that two replicas do not
-both fill the last place. `next_at` is when its rate lets the next one begin.
+"""One row for each definition whose sagas wait for a place. Whoever admits sagas of it locks the row, so that two
+replicas do not both fill the last place. `next_at` is when its rate lets the next one begin.
 """
 
 schedules = Table(

@@ -40,6 +40,6 @@ class DatabaseClock:
         """Set the clock by the database's."""
         anchor = datetime.now(UTC)
         if database.dialect == "postgresql":
-            async with database.reading() as connection:
+            async with database.glancing() as connection:
                 anchor = (await connection.execute(select(func.clock_timestamp()))).scalar_one()
         self._anchor, self._at = anchor, time.monotonic()

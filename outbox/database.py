@@ -4,7 +4,9 @@ What differs between the two lives here and nowhere else:
 
 - SQLite has one writer. Transactions begin IMMEDIATE (a deferred one that reads first and writes later fails
   at once, whatever the timeout), and writers of one process queue on a lock rather than on the file.
-- PostgreSQL locks rows. `any_of` sends one array, so that the statement is parsed once, whatever the batch size.
+- PostgreSQL locks rows. `any_of` and `among` send one array, so that the statement is parsed once, whatever the batch
+  size. What is executed all the time is built once, with `among`: SQLAlchemy takes as long to build a statement anew,
+  and to find out that it knows it, as to execute it.
 """
 
 import asyncio
@@ -21,6 +23,7 @@ import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BindParameter,
     Column,
     ColumnElement,
     DateTime,
@@ -31,6 +34,7 @@ from sqlalchemy import (
     TypeDecorator,
     any_,
     bindparam,
+    column,
     event,
     func,
     select,
@@ -39,6 +43,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.types import TypeEngine
 
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 
@@ -113,6 +118,17 @@ class Money(TypeDecorator[Decimal]):
         return cents if cents == amount else amount
 
 
+class _JsonList(TypeDecorator[Any]):
+    """Any number of values as one text, for SQLite."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
+        """JSON on the way in."""
+        return orjson.dumps(value).decode()
+
+
 class Database:
     """The one door to a service's own database."""
 
@@ -159,12 +175,21 @@ class Database:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
-        """One consistent look that blocks nobody."""
+        """One consistent look that blocks nobody, at whatever is asked in the block."""
+        async with self._connection({"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def glancing(self) -> AsyncIterator[AsyncConnection]:
+        """The same for a single question, which is consistent by itself: no transaction is begun and ended for it."""
+        async with self._connection({"isolation_level": "AUTOCOMMIT"}) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self, for_postgresql: dict[str, Any]) -> AsyncIterator[AsyncConnection]:
         with self._translated():
             async with self.engine.connect() as connection:
-                options: dict[str, Any] = {"saga_reading": True}
-                if self.dialect == "postgresql":
-                    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+                options = for_postgresql if self.dialect == "postgresql" else {"saga_reading": True}
                 await connection.execution_options(**options)
                 yield connection
 
@@ -174,11 +199,30 @@ class Database:
 
     def any_of(self, column: Column[Any] | ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         """`column IN (values)` as one parameter: the statement is the same for every number of values."""
-        wanted = list(values)
+        return self._in(column, bindparam(None, list(values), type_=self._many(column), unique=True))
+
+    def among(self, column: Column[Any] | ColumnElement[Any], name: str) -> ColumnElement[bool]:
+        """The same for a statement that is built once: it is given the list of values by this name when it is sent."""
+        return self._in(column, bindparam(name, type_=self._many(column)))
+
+    def each(self, name: str) -> ColumnElement[str]:
+        """The values of a list of texts that a statement is given by this name, as a column to select from."""
         if self.dialect == "postgresql":
-            return column == any_(bindparam(None, wanted, type_=postgresql.ARRAY(column.type), unique=True))
-        each = func.json_each(bindparam(None, orjson.dumps(wanted).decode(), type_=Text(), unique=True))
-        return column.in_(select(each.table_valued("value").c.value))
+            texts = func.unnest(bindparam(name, type_=postgresql.ARRAY(Text())))
+            given = texts.table_valued(column("value", Text()), name="given").render_derived()
+        else:
+            texts = func.json_each(bindparam(name, type_=_JsonList()))
+            given = texts.table_valued(column("value", Text()), name="given")
+        value: ColumnElement[str] = given.c.value
+        return value
+
+    def _many(self, column: Column[Any] | ColumnElement[Any]) -> TypeEngine[Any]:
+        return postgresql.ARRAY(column.type) if self.dialect == "postgresql" else _JsonList()
+
+    def _in(self, column: Column[Any] | ColumnElement[Any], values: BindParameter[Any]) -> ColumnElement[bool]:
+        if self.dialect == "postgresql":
+            return column == any_(values)
+        return column.in_(select(func.json_each(values).table_valued("value").c.value))
 
     def insert_new(self, table: Table) -> Any:
         """`INSERT` that passes over the rows whose key is already there."""

@@ -12,9 +12,10 @@ drains when the broker is back.
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 
 from outbox.courier import Publisher
 from outbox.envelope import Packet
@@ -33,7 +34,7 @@ IN_HAND_BYTES: Final = 64 * 1024 * 1024
 
 PACKETS_AT_ONCE: Final = 64
 
-CLEAN_EVERY: Final = 0.1
+CLEAN_EVERY: Final = 0.5
 """Seconds between two deletions: what the broker has stored may stay in the table for a while, and commits cost."""
 
 
@@ -49,6 +50,17 @@ class Relay:
         self._characters = 0
         self._work = asyncio.Event()
         self._clean_up = asyncio.Event()
+        database, table = outbox.database, outbox.tables.outbox
+        self._delete = delete(table).where(database.among(table.c.message_id, "stored"))
+        every = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
+        self._any = every.limit(1)
+        overdue = every.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+        self._claim = (
+            update(table)
+            .where(table.c.message_id.in_(overdue.scalar_subquery()))
+            .values(due_at=bindparam("until", type_=table.c.due_at.type))
+            .returning(table.c.message_id, table.c.subject, table.c.body)
+        )
         outbox.on_commit(self.hand_over)
 
     def hand_over(self, messages: Sequence[Packet]) -> None:
@@ -109,10 +121,9 @@ class Relay:
     async def clean(self) -> None:
         """Delete the rows whose messages the broker has stored."""
         sent = list(self._sent)
-        database, table = self._outbox.database, self._outbox.tables.outbox
         try:
-            async with database.transaction() as connection:
-                await connection.execute(delete(table).where(database.any_of(table.c.message_id, sent)))
+            async with self._outbox.database.transaction() as connection:
+                await connection.execute(self._delete, {"stored": sent})
         except BaseException:
             self._clean_up.set()
             raise
@@ -132,24 +143,11 @@ class Relay:
 
     async def sweep(self) -> int:
         """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many."""
-        database, table = self._outbox.database, self._outbox.tables.outbox
         now = self._outbox.clock.now()
-        overdue = (
-            select(table.c.message_id)
-            .where(table.c.due_at <= now)
-            .order_by(table.c.due_at)
-            .limit(SWEEP_ROWS)
-            .with_for_update(skip_locked=True)
-        )
-        if database.dialect == "sqlite" and not await self._any_overdue():
-            return 0  # a look that does not take the only write lock
-        async with database.transaction() as connection:
-            claimed = await connection.execute(
-                update(table)
-                .where(table.c.message_id.in_(overdue.scalar_subquery()))
-                .values(due_at=now + self._outbox.grace)
-                .returning(table.c.message_id, table.c.subject, table.c.body)
-            )
+        if not await self._any_overdue(now):
+            return 0  # a look that takes no lock, and needs no transaction
+        async with self._outbox.database.transaction() as connection:
+            claimed = await connection.execute(self._claim, {"now": now, "until": now + self._outbox.grace})
             rows = [Packet(*row) for row in claimed]
         in_hand = self._waiting.keys() | self._leaving | self._sent
         self.hand_over([row for row in rows if row.message_id not in in_hand])
@@ -160,8 +158,6 @@ class Relay:
         self._waiting, self._characters = {}, 0
         return messages
 
-    async def _any_overdue(self) -> bool:
-        table = self._outbox.tables.outbox
-        query = select(table.c.message_id).where(table.c.due_at <= self._outbox.clock.now()).limit(1)
-        async with self._outbox.database.reading() as connection:
-            return (await connection.execute(query)).first() is not None
+    async def _any_overdue(self, now: datetime) -> bool:
+        async with self._outbox.database.glancing() as connection:
+            return (await connection.execute(self._any, {"now": now})).first() is not None

@@ -81,6 +81,8 @@ class CommandProcessor:
     def __init__(self, participant: Participant, database: Database) -> None:
         self._participant = participant
         self._database = database
+        inbox = participant.messaging.inbox
+        self._answers = select(inbox.c.message_id, inbox.c.answer).where(database.among(inbox.c.message_id, "asked"))
 
     async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
         """Handle every command of the batch; raise, and leave nothing behind, when a handler fails."""
@@ -119,9 +121,8 @@ class CommandProcessor:
         ids |= {undoes for call in calls if (undoes := call.received.envelope.undoes)}
         if not ids:
             return {}
-        inbox = self._participant.messaging.inbox
-        query = select(inbox.c.message_id, inbox.c.answer).where(self._database.any_of(inbox.c.message_id, sorted(ids)))
-        return {row.message_id: Answer.from_stored(row.answer) for row in await unit.connection.execute(query)}
+        found = await unit.connection.execute(self._answers, {"asked": sorted(ids)})
+        return {row.message_id: Answer.from_stored(row.answer) for row in found}
 
     async def _read_rows(self, rows: Rows, calls: Sequence[Call]) -> None:
         """First what tells us more, then everything else in one ordered pass: replicas lock in the same order."""

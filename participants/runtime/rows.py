@@ -2,9 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, select
+from sqlalchemy import Column, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.bulk import Writes
@@ -66,9 +67,8 @@ class Rows:
             writes.update(kind.table, rows)
 
     async def _read_kind(self, kind: type[Any], values: list[str]) -> None:
-        key = _key_column(kind)
-        query = select(kind.table).where(self._database.any_of(key, values)).order_by(key).with_for_update()
-        for row in await self._connection.execute(query):
+        key = _key_column(kind.table)
+        for row in await self._connection.execute(_locking(self._database, kind.table), {"wanted": values}):
             entity = kind(**row._mapping)
             self._found[Key(kind, row._mapping[key.name])] = entity
         for value in values:
@@ -77,8 +77,14 @@ class Rows:
                 self._absent.add(Key(kind, value))
 
 
-def _key_column(kind: type[Any]) -> Column[Any]:
-    column: Column[Any] = kind.table.primary_key.columns[0]
+@lru_cache(maxsize=100)
+def _locking(database: Database, table: Table) -> Select[Any]:
+    key = _key_column(table)
+    return select(table).where(database.among(key, "wanted")).order_by(key).with_for_update()
+
+
+def _key_column(table: Table) -> Column[Any]:
+    column: Column[Any] = table.primary_key.columns[0]
     return column
 
 

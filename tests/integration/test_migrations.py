@@ -135,11 +135,14 @@ async def test_sagas_are_readable_before_and_after_their_state_became_text(
 
         database = open_database("orchestrator")
         for _ in range(2):
-            assert await runner.downgrade(database, "orchestrator", "orchestrator_0003") == ["orchestrator_0004"]
+            assert await runner.downgrade(database, "orchestrator", "orchestrator_0003") == [
+                "orchestrator_0005",
+                "orchestrator_0004",
+            ]
             as_json = sagas.c.state.cast(JSON) if database.dialect == "postgresql" else type_coerce(sagas.c.state, JSON)
             read = await world.rows("orchestrator", select(as_json).order_by(sagas.c.id))
             assert [SAGA.validate_python(state) for (state,) in read] == before
-            assert await runner.upgrade(database, "orchestrator") == ["orchestrator_0004"]
+            assert await runner.upgrade(database, "orchestrator") == ["orchestrator_0004", "orchestrator_0005"]
         assert await states(world) == texts
         assert await runner.check(database, "orchestrator") == []
         assert await world.sagas() == before

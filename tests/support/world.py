@@ -188,11 +188,12 @@ class World:
         definitions: Definitions | None = None,
         faults: Faults | None = None,
         ids: Callable[[], str] = new_saga_id,
+        max_in_flight: int = 0,
     ) -> Desk:
         """Another replica's engine, for the test to feed."""
         outbox = self._outbox("orchestrator", self._open("orchestrator"), faults or NoFaults())
         known = self._definitions if definitions is None else definitions
-        return Desk(Engine(known, outbox, clock=outbox.clock, ids=ids), outbox)
+        return Desk(Engine(known, outbox, clock=outbox.clock, ids=ids, max_in_flight=max_in_flight), outbox)
 
     def outbox(self, role: Role) -> Outbox:
         """A service's own outbox, as a test may use it in the service's place."""
