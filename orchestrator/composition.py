@@ -13,6 +13,7 @@ from orchestrator import tables
 from orchestrator.admission import Admission, run_admission
 from orchestrator.commands import OrchestratorCommands
 from orchestrator.engine import Engine, run_timers
+from orchestrator.letters import Letters
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
 from orchestrator.retention import Pruner, SagaRetention
@@ -23,6 +24,7 @@ from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.courier import Courier, NatsCourier
 from outbox.database import Database
+from outbox.dead_letters import DeadLetters
 from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
 from outbox.pump import Processor
@@ -187,6 +189,22 @@ async def open_pruner(settings: Settings, *, batch: int) -> AsyncIterator[Pruner
             for role, database in databases.items()
         ]
         yield Pruner(SagaRetention(databases["orchestrator"], batch=batch, faults=faults), messaging, clock.now())
+
+
+@asynccontextmanager
+async def open_letters(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Letters]:
+    """The dead letters of these roles. A database that is not there yet hides its own, and no others."""
+    letters = Letters({})
+    async with AsyncExitStack() as stack:
+        for role in roles:
+            try:
+                database = open_database(settings, role)
+            except DatabaseOutOfReach as error:
+                letters.hidden[role] = str(error)
+                continue
+            stack.push_async_callback(database.close)
+            letters.boxes[role] = DeadLetters(role, _outbox(settings, role, database, None, None))
+        yield letters
 
 
 class SeedRefused(Exception):

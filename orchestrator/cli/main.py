@@ -13,6 +13,7 @@ from orchestrator.cli import (
     define,
     definitions,
     demo,
+    dlq,
     explore,
     fork,
     look,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench):
+for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench):
     family.register(app)
 
 
