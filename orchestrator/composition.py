@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,8 @@ from orchestrator.retention import Pruner, SagaRetention
 from orchestrator.scheduler import Scheduler, run_schedules
 from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
+from orchestrator.why import Advisor, Door, Witness
+from orchestrator.why.witness import REPLIES
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.courier import Courier, NatsCourier
@@ -205,6 +208,15 @@ async def open_letters(settings: Settings, roles: Sequence[str]) -> AsyncIterato
             stack.push_async_callback(database.close)
             letters.boxes[role] = DeadLetters(role, _outbox(settings, role, database, None, None))
         yield letters
+
+
+def witness_of(settings: Settings, client: Client, advisor: Advisor) -> Witness:
+    """Looks at one saga from all sides. Nothing but the client's own database has to be in reach."""
+    roles = ("orchestrator", *PARTICIPANTS)
+    doors = [Door(role, partial(open_database, settings, role), messaging_of(role)) for role in roles]
+    inlets = {role: inlet_of(settings, role) for role in PARTICIPANTS}
+    inlets |= {REPLIES: reply_inlet(), "orchestrator": command_inlet("orchestrator")}
+    return Witness(client.queries, client.database, client.definitions, doors, client.broker, inlets, advisor)
 
 
 class SeedRefused(Exception):

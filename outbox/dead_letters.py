@@ -112,7 +112,7 @@ class DeadLetters:
         """The newest first."""
         query = select(self._table).where(*self._conditions(wanted)).order_by(self._table.c.id.desc()).limit(limit)
         async with self._outbox.database.reading() as connection:
-            return [self._buried(row) for row in await connection.execute(query)]
+            return [buried_from(self.role, row) for row in await connection.execute(query)]
 
     async def numbers(self, wanted: Wanted) -> list[int]:
         """The same, oldest first, without what is in them."""
@@ -133,7 +133,7 @@ class DeadLetters:
         locked = locked.order_by(self._table.c.id).with_for_update()
         await self._outbox.clock.sync(self._outbox.database)
         async with self._outbox.unit_of_work() as unit:
-            letters = [self._buried(row) for row in await unit.connection.execute(locked)]
+            letters = [buried_from(self.role, row) for row in await unit.connection.execute(locked)]
             outcomes = [Outcome(letter, order.act, _why_not(order, letter)) for letter in letters]
             if not order.dry_run:
                 await self._write(unit, order, [one.letter for one in outcomes if one.why_not is None])
@@ -163,8 +163,10 @@ class DeadLetters:
         if wanted.since is not None:
             yield columns.at >= wanted.since
 
-    def _buried(self, row: Row[Any]) -> Buried:
-        return Buried(self.role, row.id, row.at, row.subject, row.message_id, row.reason, row.deliveries, row.body)
+
+def buried_from(role: str, row: Row[Any]) -> Buried:
+    """A row of a table of dead letters."""
+    return Buried(role, row.id, row.at, row.subject, row.message_id, row.reason, row.deliveries, row.body)
 
 
 def _why_not(order: Order, letter: Buried) -> str | None:
