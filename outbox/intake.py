@@ -1,38 +1,56 @@
-"""The intake: a FastStream pull subscriber that fills a small queue, from which batches are taken.
+"""The intake: what comes to a role fills a small queue, from which batches are taken.
 
 A batch is what is already waiting: at light load one message, under load hundreds of events. Nothing lingers
-to make a batch bigger. For that the subscriber fetches one message at a time: `fetch(n)` of nats-py 2.16 waits
-for its whole timeout when fewer than `n` messages are there (docs/adr/0003). The queue is short, so a slow
-service stops fetching, and the broker holds what it cannot take: that is the backpressure.
+to make a batch bigger. The broker is asked for as many messages as there is room for, and hands each over as it
+comes; a FastStream subscriber listens for them (docs/adr/0024). The queue is short, so a slow service stops asking,
+and the broker holds what it cannot take: that is the backpressure.
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Final, Protocol
 
 import structlog
 from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, PullSub
-from faststream.nats.message import NatsMessage
+from faststream.message import StreamMessage
+from faststream.nats import NatsBroker
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from pydantic_core import to_json
 
 from outbox.broker import PING_EVERY, UNANSWERED_PINGS, abandon, servers_of
 from outbox.envelope import Envelope, Unreadable, decode
 from outbox.errors import BrokerOutOfReach
+from outbox.loops import forever
 from outbox.topology import Inlet
 
 log = structlog.get_logger()
 
 QUEUE_MESSAGES: Final = 64
-FETCH_TIMEOUT: Final = 1.0
+AT_ONCE: Final = 16
+"""Messages that are asked for together. They are sent to us even when we hang meanwhile, and come to others later."""
+
+EXPIRES: Final = 1.0
+"""Seconds after which the broker forgets what it was asked for. It is asked again then, in case it forgot before."""
+
+TIMEOUT: Final = "408"
+"""The status of a request whose time is over."""
+
+SLACK: Final = 0.2
+"""Seconds by which the broker's word that a request is over may be late."""
+
 MAX_EVENTS: Final = 500
 MAX_BYTES: Final = 4 * 1024 * 1024
 """A batch ends at the first of these two, so that large messages do not make a large transaction."""
 
-IN_FLIGHT: Final = 0.1
-"""Seconds. How long a stopping intake waits for a message that the broker may have sent already."""
+PUT_BACK: Final = 1.0
+"""Seconds after which others are sent what we had been sent, and did not take."""
+
+LEAVE: Final = 2.0
+"""Seconds. How long a broker is waited for that says nothing."""
 
 
 class Metadata(Protocol):
@@ -114,7 +132,13 @@ class Intake:
         self._queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
-        self._held = asyncio.Event()  # the fetching waits for room
+        self._inlet = inlet
+        self._inbox = f"_INBOX.{token_hex(12)}"
+        self._asked = 0  # how often the broker was
+        self._missing = 0  # messages that it has been asked for, and has not sent
+        self._answered = asyncio.Event()
+        self._pause = 0.0  # when there is no such consumer at the moment: nothing is gained by haste
+        self._asking: asyncio.Task[None] | None = None
         self._broker = NatsBroker(
             servers_of(url),
             name=name,
@@ -126,39 +150,34 @@ class Intake:
             max_outstanding_pings=UNANSWERED_PINGS,
             error_cb=_ignore,
         )
-        subscriber = self._broker.subscriber(
-            inlet.subject,
-            stream=JStream(inlet.stream, declare=False),
-            durable=inlet.durable,
-            pull_sub=PullSub(batch_size=1, timeout=FETCH_TIMEOUT),
-            ack_policy=AckPolicy.MANUAL,
-            decoder=_as_it_is,
+        self._subscriber = self._broker.subscriber(
+            f"{self._inbox}.*", parser=_as_it_came, decoder=_as_it_is, ack_policy=AckPolicy.MANUAL, no_reply=True
         )
-        subscriber(self._receive)
+        self._subscriber(self._receive)
 
     async def start(self) -> None:
-        """Begin to fetch. The stream and its consumer must be there."""
+        """Begin to ask. The stream and its consumer must be there."""
         try:
             await self._broker.start()
         except NatsError as error:
             raise BrokerOutOfReach(f"the messages cannot be fetched ({error})") from error
+        self._asking = asyncio.create_task(forever("ask for messages", self._ask))
 
     async def stop(self) -> None:
-        """Fetch no more, and give back what was fetched and not taken: others get it as soon as we are gone."""
-        self._room.clear()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._held.wait(), IN_FLIGHT)
-        while not self._queue.empty():
-            await Delivery(self._queue.get_nowait()).put_back(FETCH_TIMEOUT)  # or our own last fetch would get it
-        self._room.set()  # the fetching goes on, to find that it has been stopped
+        """Ask no more, and give back what was sent and not taken: others get it as soon as we are gone."""
+        if self._asking is not None:
+            self._asking.cancel()
         try:
+            await self._leave()
+            while not self._queue.empty():
+                await Delivery(self._queue.get_nowait()).put_back(PUT_BACK)
             await self._broker.stop()
-        except NatsError as error:  # the broker is away: what we hold comes again after ack_wait
+        except (NatsError, TimeoutError) as error:  # the broker is away: what we hold comes again after ack_wait
             log.debug("the intake could not take its leave", reason=str(error))
             await abandon(await self._broker.connect())
 
     def hold(self) -> None:
-        """Fetch no more until something is taken again."""
+        """Ask no more until something is taken again."""
         self._room.clear()
 
     async def take(self) -> list[Delivery]:
@@ -172,16 +191,55 @@ class Intake:
         self._room.set()
         return deliveries
 
-    async def _receive(self, message: NatsMessage) -> None:
-        self._queue.put_nowait(message.raw_message)
+    async def _ask(self) -> float:
+        """Ask once, and wait until everything has been sent or the request is over."""
+        await self._room.wait()
+        client = await self._broker.connect()
+        if not client.is_connected:
+            return SLACK  # what is asked now would be asked many times over when the broker is back
+        self._asked += 1
+        self._missing = min(AT_ONCE, QUEUE_MESSAGES - self._queue.qsize())
+        self._pause = 0.0
+        self._answered.clear()
+        request = {"batch": self._missing, "expires": int(EXPIRES * 1e9)}
+        ours = f"{self._inlet.stream}.{self._inlet.durable}"
+        await client.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{ours}", to_json(request), reply=f"{self._inbox}.{self._asked}"
+        )
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._answered.wait(), EXPIRES + SLACK)
+        return self._pause
+
+    async def _receive(self, message: StreamMessage[Msg]) -> None:
+        """A message of the stream has a subject for its acknowledgement; what has none is the end of a request."""
+        received = message.raw_message
+        if not received.reply:
+            if received.subject == f"{self._inbox}.{self._asked}":
+                self._pause = 0.0 if (received.headers or {}).get("Status") == TIMEOUT else SLACK
+                self._answered.set()
+            return
+        self._queue.put_nowait(received)
         if self._queue.qsize() >= QUEUE_MESSAGES:
             self._room.clear()
-        self._held.set()
-        await self._room.wait()
-        self._held.clear()
+        self._missing -= 1
+        if self._missing <= 0:
+            self._answered.set()
+
+    async def _leave(self) -> None:
+        """The broker sends us no more; what it had sent before is here when this returns."""
+        subscription = self._subscriber.subscription
+        if subscription is not None and (await self._broker.connect()).is_connected:
+            drain: Callable[[], Awaitable[None]] = subscription.drain
+            await asyncio.wait_for(drain(), LEAVE)
+            self._subscriber.subscription = None  # or FastStream would end it once more
 
 
-async def _as_it_is(message: NatsMessage) -> NatsMessage:
+async def _as_it_came(message: Msg) -> StreamMessage[Msg]:
+    """Without what we do not use: ids that FastStream would make up, headers, the parts of the subject."""
+    return StreamMessage(message, b"", correlation_id="-", message_id="-")
+
+
+async def _as_it_is(message: StreamMessage[Msg]) -> StreamMessage[Msg]:
     return message
 
 
