@@ -74,3 +74,34 @@ def drop_messaging_v1(op: Operations) -> None:
     """Undo `create_messaging_v1`."""
     for table in ("dead_letters", "inbox", "outbox"):
         op.drop_table(table)
+
+
+def create_suspicion_v1(op: Operations) -> None:
+    """`suspects` and `dead_letter_log`, beside the tables of `create_messaging_v1`."""
+    op.create_table(
+        "dead_letter_log",
+        sa.Column("id", AUTOMATIC_ID, autoincrement=True, nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("action", sa.String(16), nullable=False),
+        sa.Column("letter_id", AUTOMATIC_ID, nullable=False),
+        sa.Column("subject", sa.String(255), nullable=False),
+        sa.Column("message_id", sa.String(400), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("by", sa.String(200), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_dead_letter_log"),
+    )
+    op.create_table(
+        "suspects",
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("failed", sa.Integer(), nullable=False),
+        sa.Column("opened", sa.Integer(), nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.PrimaryKeyConstraint("digest", name="pk_suspects"),
+    )
+
+
+def drop_suspicion_v1(op: Operations) -> None:
+    """Undo `create_suspicion_v1`."""
+    for table in ("suspects", "dead_letter_log"):
+        op.drop_table(table)

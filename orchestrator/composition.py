@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -13,16 +14,20 @@ from orchestrator import tables
 from orchestrator.admission import Admission, run_admission
 from orchestrator.commands import OrchestratorCommands
 from orchestrator.engine import Engine, run_timers
+from orchestrator.letters import Letters
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
 from orchestrator.retention import Pruner, SagaRetention
 from orchestrator.scheduler import Scheduler, run_schedules
 from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
+from orchestrator.why import Advisor, Door, Witness
+from orchestrator.why.witness import REPLIES
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.courier import Courier, NatsCourier
 from outbox.database import Database
+from outbox.dead_letters import DeadLetters
 from outbox.errors import DatabaseOutOfReach
 from outbox.faults import Faults, faults_from
 from outbox.pump import Processor
@@ -196,6 +201,31 @@ async def open_pruner(settings: Settings, *, batch: int) -> AsyncIterator[Pruner
             for role, database in databases.items()
         ]
         yield Pruner(SagaRetention(databases["orchestrator"], batch=batch, faults=faults), messaging, clock.now())
+
+
+@asynccontextmanager
+async def open_letters(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Letters]:
+    """The dead letters of these roles. A database that is not there yet hides its own, and no others."""
+    letters = Letters({})
+    async with AsyncExitStack() as stack:
+        for role in roles:
+            try:
+                database = open_database(settings, role)
+            except DatabaseOutOfReach as error:
+                letters.hidden[role] = str(error)
+                continue
+            stack.push_async_callback(database.close)
+            letters.boxes[role] = DeadLetters(role, _outbox(settings, role, database, None, None))
+        yield letters
+
+
+def witness_of(settings: Settings, client: Client, advisor: Advisor) -> Witness:
+    """Looks at one saga from all sides. Nothing but the client's own database has to be in reach."""
+    roles = ("orchestrator", *PARTICIPANTS)
+    doors = [Door(role, partial(open_database, settings, role), messaging_of(role)) for role in roles]
+    inlets = {role: inlet_of(settings, role) for role in PARTICIPANTS}
+    inlets |= {REPLIES: reply_inlet(), "orchestrator": command_inlet("orchestrator")}
+    return Witness(client.queries, client.database, client.definitions, doors, client.broker, inlets, advisor)
 
 
 class SeedRefused(Exception):

@@ -1,6 +1,5 @@
 """Where sagas are kept. Reads and locks whole batches, writes them with one statement a table."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from orchestrator.model import ENDED, SAGA, Phase, Saga
 from orchestrator.tables import saga_labels, saga_log, sagas
 from outbox.bulk import BEFORE, Writes
 from outbox.database import Database
+from outbox.reasons import in_common
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +161,12 @@ def _by_key(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def incident_of(saga: Saga) -> str | None:
-    """What all sagas that are stuck for the same reason share: the reason without what is quoted, and without every
-    word that has a digit in it: amounts, times, ids.
-    """
+    """What all sagas that are stuck for the same reason share."""
     found = next(((name, step.stuck) for name, step in saga.steps.items() if step.stuck), None)
     if found is None:
         return None
     step, reason = found
-    common = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
-    common = re.sub(r"[\w-]*\d[\w-]*(?:[.,:]\d+)*", "#", common)
-    return f"{saga.definition}/{base_name(step)}: {common}"[:200]
+    return f"{saga.definition}/{base_name(step)}: {in_common(reason)}"[:200]
 
 
 def _stored(row: Row[Any]) -> Stored:

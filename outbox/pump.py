@@ -3,14 +3,16 @@
     received -> (process, write) -> before-commit -> committed -> before-ack -> acked
 
 Rule 9: one event that fails holds nobody back. A batch that fails as a whole is done again event by event, each in
-a transaction of its own; a message whose event still fails is put back with a delay, and is buried as a dead
-letter when it has been delivered `GIVE_UP_AFTER` times. The broker itself never gives up.
+a transaction of its own; a message whose event still fails is put back with a delay, and the event is buried as a dead
+letter when its handling has failed `GIVE_UP_AFTER` times. What was delivered very often is handled after the others and
+with more care (see `suspects`), and buried only when it kills. The broker itself never gives up.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Protocol
 
 import structlog
@@ -19,15 +21,15 @@ from outbox.courier import Source
 from outbox.envelope import Envelope, Unreadable
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.intake import Delivery
+from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 
 log = structlog.get_logger()
 
-GIVE_UP_AFTER: Final = 8
-NOT_OPENED_AFTER: Final = 40
-"""Deliveries after which a message is buried without a look: it must have killed us every time."""
-
 LONGEST_DELAY: Final = 30.0
+
+DEFERRED_AT_MOST: Final = 5000
+"""Deliveries of a message that no replica takes: about two days of them. The broker would forget it after three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class Received:
     def dead_letter(self, reason: str) -> DeadLetter:
         """This event, as something that a person should look at."""
         return DeadLetter(self.subject, self.envelope.id, reason, self.envelope.encode(), self.deliveries)
+
+    @property
+    def digest(self) -> str:
+        """What it is known by among the suspects, and among the dead letters."""
+        return self.dead_letter("").digest
 
 
 class Processor(Protocol):
@@ -58,6 +65,7 @@ class Pump:
         self._source = source
         self._outbox = outbox
         self._processor = processor
+        self._suspects = Suspects(outbox)
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -82,68 +90,123 @@ class Pump:
     async def handle(self, deliveries: Sequence[Delivery]) -> None:
         """Commit what the deliveries ask for, then acknowledge them."""
         self._outbox.reach("received")
-        try:
-            failed = await self._commit(deliveries)
-        except (DatabaseOutOfReach, SchemaMissing) as error:
-            outlasted = await self._outlast(deliveries, error)
-            if outlasted is None:
+        parts = _trusted_first(deliveries)
+        for number, part in enumerate(parts):
+            failed = await self._settle(part)
+            if failed is None:
+                for delivery in chain(*parts[number:]):
+                    await delivery.put_back(1.0)
                 return
-            failed = outlasted
-        self._outbox.reach("before-ack")
-        for delivery in deliveries:
-            if id(delivery) in failed:
-                await delivery.put_back(min(LONGEST_DELAY, 0.5 * 2**delivery.deliveries))
-            else:
-                await delivery.ack()
+            self._outbox.reach("before-ack")
+            for delivery in part:
+                if id(delivery) in failed:
+                    await delivery.put_back(min(LONGEST_DELAY, 0.5 * 2 ** min(10, delivery.deliveries)))
+                else:
+                    await delivery.ack()
         self._outbox.reach("acked")
+
+    async def _settle(self, deliveries: Sequence[Delivery]) -> set[int] | None:
+        """Commit, however long it takes. Returns what `_commit` does; None when we are told to stop before."""
+        try:
+            return await self._commit(deliveries)
+        except (DatabaseOutOfReach, SchemaMissing) as error:
+            return await self._outlast(deliveries, error)
+        finally:
+            self._suspects.let_go()
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> set[int]:
         """Returns the `id`s of the deliveries that have to come again."""
-        exhausted = [delivery for delivery in deliveries if delivery.deliveries > NOT_OPENED_AFTER]
-        fresh = [delivery for delivery in deliveries if delivery.deliveries <= NOT_OPENED_AFTER]
+        if deliveries[0].deliveries > SUSPECT_AFTER:
+            return await self._commit_with_care(deliveries)
         try:
             async with self._outbox.unit_of_work() as unit:
-                _bury(unit, exhausted)
-                await self._processor.process(unit, _sort(unit, fresh))
-            return {id(one) for one in fresh if any(id(event) in unit.deferred for event in one.events)}
+                events = _sort(unit, deliveries)
+                await self._process(unit, events)
+            return _of(deliveries, unit.deferred)
         except (DatabaseOutOfReach, SchemaMissing):
             raise
         except Exception as error:
-            log.warning("a batch failed and is done again one by one", reason=_words(error), events=_count(fresh))
+            log.warning("a batch failed and is done again one by one", reason=_words(error), messages=len(deliveries))
         async with self._outbox.unit_of_work() as unit:
-            _bury(unit, exhausted)
-            one_by_one = [(delivery, _sort(unit, [delivery])) for delivery in fresh]
-        return {id(delivery) for delivery, events in one_by_one if not await self._each(delivery, events)}
+            events = _sort(unit, deliveries)
+        return _of(deliveries, {id(event.envelope) for event in events if not await self._one(event)})
 
-    async def _each(self, delivery: Delivery, events: Sequence[Received]) -> bool:
-        """Handle the events of one delivery one by one. Returns whether all are settled."""
-        settled = True
-        for event in events:
-            try:
-                async with self._outbox.unit_of_work() as unit:
-                    await self._processor.process(unit, [event])
-                settled &= not unit.deferred
-            except (DatabaseOutOfReach, SchemaMissing):
-                raise
-            except Exception as error:
-                settled &= await self._give_up(event, delivery, error)
-        return settled
+    async def _commit_with_care(self, deliveries: Sequence[Delivery]) -> set[int]:
+        """The same for suspects: all that nobody has died of in one transaction, the others with nothing else in hand.
 
-    async def _give_up(self, event: Received, delivery: Delivery, error: Exception) -> bool:
-        reason = f"handling failed: {_words(error)}"
-        if delivery.deliveries < GIVE_UP_AFTER:
-            log.warning("message put back", message=event.envelope.id, reason=reason, tries=delivery.deliveries)
+        Each is opened in a transaction before the one that handles it: so we know of whom a process has died.
+        """
+        async with self._outbox.unit_of_work() as unit:
+            events = _sort(unit, deliveries)
+            deaths = await self._suspects.deaths(unit, (event.digest for event in events))
+            await self._bury(unit, [(one, deaths[one.digest]) for one in events if deaths[one.digest] >= DEADLY_AFTER])
+            alone = [event for event in events if 0 < deaths[event.digest] < DEADLY_AFTER]
+            together = [event for event in events if not deaths[event.digest]]
+            await self._suspects.open(unit, (event.digest for event in together))
+        again: set[int] = set()
+        try:
+            async with self._outbox.unit_of_work() as unit:
+                await self._process(unit, together)
+            again |= unit.deferred
+        except (DatabaseOutOfReach, SchemaMissing):
+            raise
+        except Exception as error:
+            log.warning("a batch failed and is done again one by one", reason=_words(error), messages=len(deliveries))
+            alone = together + alone
+        for event in alone:
+            async with self._outbox.unit_of_work() as unit:
+                await self._suspects.open(unit, [event.digest])
+            if not await self._one(event):
+                again.add(id(event.envelope))
+        return _of(deliveries, again)
+
+    async def _process(self, unit: UnitOfWork, events: Sequence[Received]) -> None:
+        """Handle these, and close those that may be suspects."""
+        await self._processor.process(unit, events)
+        known = [event for event in events if event.deliveries > 1]
+        deferred = [event for event in known if id(event.envelope) in unit.deferred]
+        for event in deferred:
+            if event.deliveries > DEFERRED_AT_MOST:
+                log.error("message buried that no replica takes", message=event.envelope.id)
+                unit.bury(event.dead_letter(f"no replica took it, in {event.deliveries:,} deliveries"))
+                unit.deferred.discard(id(event.envelope))
+        if deferred:
+            await self._suspects.close(unit, (event.digest for event in deferred))
+        if settled := [event.digest for event in known if id(event.envelope) not in unit.deferred]:
+            await self._suspects.forget(unit, settled)
+
+    async def _one(self, event: Received) -> bool:
+        """Handle one event in a transaction of its own. Returns whether it is settled."""
+        try:
+            async with self._outbox.unit_of_work() as unit:
+                await self._process(unit, [event])
+            return not unit.deferred
+        except (DatabaseOutOfReach, SchemaMissing):
+            raise
+        except Exception as error:
+            return await self._give_up(event, f"handling failed: {_words(error)}")
+
+    async def _give_up(self, event: Received, reason: str) -> bool:
+        async with self._outbox.unit_of_work() as unit:
+            tries = await self._suspects.note_failure(unit, event.digest)
+            if tries >= GIVE_UP_AFTER:
+                unit.bury(event.dead_letter(reason))
+                await self._suspects.forget(unit, [event.digest])
+        if tries < GIVE_UP_AFTER:
+            log.warning("message put back", message=event.envelope.id, reason=reason, tries=tries)
             return False
         log.error("message given up and buried in dead_letters", message=event.envelope.id, reason=reason)
-        async with self._outbox.unit_of_work() as unit:
-            unit.bury(event.dead_letter(reason))
         return True
 
-    async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
-        """Hold on to the batch until the database takes it: an outage costs no message its tries.
+    async def _bury(self, unit: UnitOfWork, deadly: Sequence[tuple[Received, int]]) -> None:
+        for event, deaths in deadly:
+            log.error("message buried that kills whoever handles it", message=event.envelope.id, deaths=deaths)
+            unit.bury(event.dead_letter(f"{deaths} processes died with it in hand, and lately with nothing else"))
+        if deadly:
+            await self._suspects.forget(unit, (event.digest for event, _ in deadly))
 
-        Returns what `_commit` does; None when we are told to stop before the database is back.
-        """
+    async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
+        """Hold on to the batch until the database takes it: an outage costs no message its tries."""
         log.warning("the database is out of reach; everything waits until it is back", reason=str(error))
         self._source.hold()
         delay = 0.25
@@ -155,8 +218,6 @@ class Pump:
                 log.info("the database is back")
                 return failed
             delay = min(5.0, delay * 2)
-        for delivery in deliveries:
-            await delivery.put_back(1.0)
         return None
 
     async def _is_stopping_within(self, seconds: float) -> bool:
@@ -178,15 +239,16 @@ def _sort(unit: UnitOfWork, deliveries: Sequence[Delivery]) -> list[Received]:
     return readable
 
 
-def _bury(unit: UnitOfWork, deliveries: Sequence[Delivery]) -> None:
-    for delivery in deliveries:
-        text = delivery.message.data.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")
-        reason = f"delivered {delivery.deliveries} times without being handled"
-        unit.bury(DeadLetter(delivery.subject, None, reason, text, delivery.deliveries))
+def _trusted_first(deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
+    """In two parts, if there are suspects: what they may do is to harm nobody else."""
+    trusted = [delivery for delivery in deliveries if delivery.deliveries <= SUSPECT_AFTER]
+    suspects = [delivery for delivery in deliveries if delivery.deliveries > SUSPECT_AFTER]
+    return [part for part in (trusted, suspects) if part]
 
 
-def _count(deliveries: Sequence[Delivery]) -> int:
-    return sum(len(delivery.events) for delivery in deliveries)
+def _of(deliveries: Sequence[Delivery], envelopes: Collection[int]) -> set[int]:
+    """The `id`s of the deliveries that carry one of these envelopes."""
+    return {id(one) for one in deliveries if any(id(event) in envelopes for event in one.events)}
 
 
 def _words(error: BaseException) -> str:

@@ -77,11 +77,14 @@ class MessagingRetention:
 
     async def count(self, before: datetime) -> int:
         """How many rows are old enough to be looked at."""
-        inbox, letters = self._tables.inbox, self._tables.dead_letters
-        old_rows = select(func.count()).select_from(inbox).where(inbox.c.received_at < before)
-        old_letters = select(func.count()).select_from(letters).where(letters.c.at < before)
+        moments = (self._tables.inbox.c.received_at, *(table.c.at for table in self._of_letters))
+        queries = [select(func.count()).select_from(at.table).where(at < before) for at in moments]
         async with self._database.reading() as connection:
-            return sum([(await connection.execute(query)).scalar_one() for query in (old_rows, old_letters)])
+            return sum([(await connection.execute(query)).scalar_one() for query in queries])
+
+    @property
+    def _of_letters(self) -> tuple[Table, Table]:
+        return self._tables.dead_letters, self._tables.dead_letter_log
 
     async def prune_inbox(self, before: datetime, needed: Needed, advance: Advance, *, dry_run: bool = False) -> Tally:
         """Delete what was received before this, and is not needed."""
@@ -98,8 +101,19 @@ class MessagingRetention:
     async def prune_dead_letters(
         self, before: datetime, archive: Archive | None, advance: Advance, *, dry_run: bool = False
     ) -> Tally:
-        """Archive, if there is an archive, and delete what was buried before this."""
-        letters, tally, last = self._tables.dead_letters, Tally(), 0
+        """Archive, if there is an archive, and delete what was buried before this, and what people did about it.
+
+        Suspects of that age go, too: the broker has forgotten them.
+        """
+        if not dry_run:
+            await self._delete_suspects(before)
+        tallies = [await self._prune_letters(table, before, archive, advance, dry_run) for table in self._of_letters]
+        return sum(tallies, Tally())
+
+    async def _prune_letters(
+        self, letters: Table, before: datetime, archive: Archive | None, advance: Advance, dry_run: bool
+    ) -> Tally:
+        tally, last = Tally(), 0
         while batch := await self._read(old_letters(letters, before, last, min(self._batch, LETTERS_AT_ONCE))):
             last, ids = batch[-1].id, [row.id for row in batch]
             if archive is not None and not dry_run:
@@ -108,6 +122,13 @@ class MessagingRetention:
             tally += Tally(pruned, len(batch) - pruned)
             advance(len(batch))
         return tally
+
+    async def _delete_suspects(self, before: datetime) -> None:
+        digest, at = self._tables.suspects.c.digest, self._tables.suspects.c.at
+        old = select(digest).where(at < before).limit(self._batch)
+        while batch := [row.digest for row in await self._read(old)]:
+            if not await self._delete(digest, batch):
+                return  # others have them in hand
 
     async def _read(self, query: Select[Any]) -> list[Row[Any]]:
         async with self._database.reading() as connection:

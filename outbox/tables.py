@@ -1,4 +1,4 @@
-"""The three tables of messaging, which every service keeps in its own database beside its own tables."""
+"""The tables of messaging, which every service keeps in its own database beside its own tables."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,15 @@ NAMING = {
 @dataclass(frozen=True, slots=True)
 class MessagingTables:
     """`outbox`: committed, not yet known to be with the broker. `inbox`: handled, with the answer that was
-    given. `dead_letters`: could not be handled, with the reason.
+    given. `dead_letters`: could not be handled, with the reason; `dead_letter_log`: what people did about them.
+    `suspects`: handling them failed, or they were in hand when a process died.
     """
 
     outbox: Table
     inbox: Table
     dead_letters: Table
+    dead_letter_log: Table
+    suspects: Table
 
 
 def new_metadata() -> MetaData:
@@ -58,5 +61,26 @@ def messaging_tables(metadata: MetaData) -> MessagingTables:
             Column("body", Text, nullable=False),
             Column("deliveries", Integer, nullable=False),
             Column("digest", String(64), nullable=False, unique=True),
+        ),
+        dead_letter_log=Table(
+            "dead_letter_log",
+            metadata,
+            Column("id", BigId, primary_key=True, autoincrement=True),
+            Column("at", UtcDateTime, nullable=False),
+            Column("action", String(16), nullable=False),
+            Column("letter_id", BigId, nullable=False),
+            Column("subject", String(255), nullable=False),
+            Column("message_id", String(400), nullable=True),
+            Column("reason", Text, nullable=False),
+            Column("by", String(200), nullable=False),
+            Column("why", Text, nullable=False),
+        ),
+        suspects=Table(
+            "suspects",
+            metadata,
+            Column("digest", String(64), primary_key=True),
+            Column("failed", Integer, nullable=False),
+            Column("opened", Integer, nullable=False),
+            Column("at", UtcDateTime, nullable=False),
         ),
     )

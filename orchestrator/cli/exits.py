@@ -8,6 +8,7 @@ from orchestrator.definition import InvalidDefinition
 from orchestrator.door import BadInput
 from orchestrator.embedded import EmbeddedServerError
 from orchestrator.engine import NotLoaded, UnknownSaga
+from orchestrator.letters import UnknownLetter
 from orchestrator.schedules import BadSchedule, ScheduleExists, UnknownSchedule
 from orchestrator.settings import BadSettings
 from orchestrator.store import LostRace
@@ -42,6 +43,7 @@ EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (UnknownSaga, Exit.NOT_FOUND),
     (NotLoaded, Exit.CONFLICT),
     (UnknownSchedule, Exit.NOT_FOUND),
+    (UnknownLetter, Exit.NOT_FOUND),
     (ScheduleExists, Exit.CONFLICT),
     (BadSchedule, Exit.USAGE),
     (BadCron, Exit.USAGE),

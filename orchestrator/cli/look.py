@@ -131,7 +131,7 @@ async def _verify(settings: Settings, json: bool) -> int:
             console.out().print(Text.assemble((finding.check, "bold red"), f": {finding.message}"))
             console.out().print(f"    rows: {', '.join(finding.rows)}", style="dim", markup=False)
         for role, count in buried.items():
-            console.say(f"note: {count:,} messages could not be handled by {role}: see its table dead_letters")
+            console.say(f"note: {count:,} messages could not be handled by {role}: `saga dlq ls --role {role}`")
         verdict = f"{len(findings)} violations" if findings else "no violations"
         console.say(f"{verifier.sagas:,} sagas verified against 4 databases: {verdict}")
     return Exit.VIOLATION if findings else Exit.OK

@@ -13,6 +13,7 @@ from orchestrator.cli import (
     define,
     definitions,
     demo,
+    dlq,
     explore,
     fork,
     look,
@@ -23,6 +24,7 @@ from orchestrator.cli import (
     schema,
     signal,
     start,
+    why,
 )
 from orchestrator.cli.console import ReaderGone, say
 from orchestrator.cli.exits import Exit, exit_code
@@ -38,9 +40,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 ok · 1 error · 2 usage · 3 not found · 4 conflict · 5 compensated · 6 stuck · "
     "7 broker or database out of reach · 8 verify found a violation · 124 the wait timed out · 130 Ctrl-C",
 )
-for family in (run, start, look, orders, signal, fork):
+for family in (run, start, look, why, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench):
+for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench):
     family.register(app)
 
 

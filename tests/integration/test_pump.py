@@ -21,7 +21,8 @@ from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
 from outbox.intake import QUEUE_MESSAGES, Delivery, Intake
-from outbox.pump import GIVE_UP_AFTER, NOT_OPENED_AFTER, Processor, Pump, Received
+from outbox.pump import Processor, Pump, Received
+from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER
 from outbox.topology import command_inlet
 from outbox.unit_of_work import Outbox, UnitOfWork
 from participants.inventory.contracts import ReserveStock, StockLine
@@ -315,18 +316,191 @@ async def test_what_fails_again_and_again_is_given_up_and_buried(
     assert (letter.deliveries, letter.body) == (GIVE_UP_AFTER, envelope("bad").encode())
 
 
-async def test_what_kills_its_process_again_and_again_is_buried_untried(database: Database, broker: Broker) -> None:
-    notes = Notes()
-    post = Post(broker, outbox_on(database, "inventory"), notes)
-    await send(post.stream, SUBJECT, envelope("deadly"))
-    for _ in range(NOT_OPENED_AFTER):
-        [delivery] = await post.fetch(1)
-        await delivery.put_back(0)
-    await send(post.stream, SUBJECT, envelope("harmless"))
-    await post.handle(2)
-    await post.until_settled()
-    assert await buried(database) == [(None, f"delivered {NOT_OPENED_AFTER + 1} times without being handled")]
-    assert notes.tries == ["harmless"]
+# --- what comes again and again ------------------------------------------------------------------------------------
+
+
+class Deadly(Notes):
+    """Kills its process when it handles certain events, defers others, and notes what is left, once."""
+
+    def __init__(self, *deadly: str, deferred: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.deadly = {*deadly}
+        self.deferred = {*deferred}
+        self.batches: list[list[str]] = []
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        self.batches.append([received.envelope.id for received in batch])
+        if self.deadly.intersection(self.batches[-1]):
+            raise Killed
+        for received in batch:
+            if received.envelope.id in self.deferred:
+                unit.defer(received.envelope)
+        ids = [id for id in self.batches[-1] if id not in self.deferred]
+        rows = [{"message_id": id, "answer": "", "received_at": DAWN} for id in ids]
+        unit.writes.insert(TABLES.inbox, rows, known=True)
+
+
+class Replicas:
+    """One process after the other, each with a pump of its own, for as long as they live."""
+
+    def __init__(self, broker: Broker, database: Database, processor: Processor) -> None:
+        self.posts = (Post(broker, outbox_on(database, "inventory"), processor) for _ in range(100))
+        self.post = next(self.posts)
+
+    async def come_again(self, count: int, times: int) -> None:
+        """So many messages are delivered so often, and put back each time: whoever had them was killed."""
+        for _ in range(times):
+            for delivery in await self.post.fetch(count):
+                await delivery.put_back(0)
+
+    async def handle(self, count: int) -> bool:
+        """Returns whether the process has lived."""
+        deliveries = await self.post.fetch(count)
+        try:
+            await self.post.pump.handle(deliveries)
+        except Killed:
+            for delivery in deliveries:
+                await delivery.put_back(0)  # what is settled takes no notice
+            self.post = next(self.posts)
+            return False
+        return True
+
+
+async def suspects(database: Database) -> list[tuple[int, int]]:
+    return [(row.failed, row.opened) for row in await rows_of(database, TABLES.suspects)]
+
+
+async def test_what_kills_its_process_again_and_again_is_buried_and_its_neighbours_are_applied(
+    database: Database, broker: Broker
+) -> None:
+    deadly = Deadly("deadly")
+    replicas = Replicas(broker, database, deadly)
+    for id in ("before", "deadly", "after"):
+        await send(replicas.post.stream, SUBJECT, envelope(id))
+    deaths = 0
+    while not await replicas.handle(3):
+        deaths += 1
+    await replicas.post.until_settled()
+    assert deaths == SUSPECT_AFTER + DEADLY_AFTER
+    reason = f"{DEADLY_AFTER} processes died with it in hand, and lately with nothing else"
+    assert await buried(database) == [("deadly", reason)]
+    assert await noted(database) == ["after", "before"]
+    assert [len(batch) for batch in deadly.batches if "deadly" in batch] == [3] * (SUSPECT_AFTER + 1) + [1] * (
+        DEADLY_AFTER - 1
+    )
+    assert await suspects(database) == []
+
+
+async def test_one_event_of_a_packet_that_kills_is_buried_without_the_others(
+    database: Database, broker: Broker
+) -> None:
+    replicas = Replicas(broker, database, Deadly("deadly"))
+    await send(replicas.post.stream, SUBJECT, *(envelope(id) for id in ("before", "deadly", "after")))
+    while not await replicas.handle(1):
+        pass
+    assert [id for id, _ in await buried(database)] == ["deadly"]
+    assert await noted(database) == ["after", "before"]
+
+
+async def test_what_is_delivered_very_often_and_does_no_harm_is_applied(database: Database, broker: Broker) -> None:
+    """Its processes were killed again and again, as a chaos run does, and nothing is wrong with it."""
+    notes = Deadly()
+    replicas = Replicas(broker, database, notes)
+    for number in range(3):
+        await send(replicas.post.stream, SUBJECT, envelope(f"{number}"))
+    await replicas.come_again(3, 60)
+    assert await replicas.handle(3)
+    await replicas.post.until_settled()
+    assert (await noted(database), await buried(database)) == (["0", "1", "2"], [])
+    assert [sorted(batch) for batch in notes.batches] == [["0", "1", "2"]], "they are handled together"
+    assert await suspects(database) == []
+
+
+async def test_a_harmless_message_that_was_in_hand_at_a_few_deaths_is_applied(
+    database: Database, broker: Broker
+) -> None:
+    replicas = Replicas(broker, database, processor := Deadly("harmless"))
+    await send(replicas.post.stream, SUBJECT, envelope("harmless"))
+    await replicas.come_again(1, SUSPECT_AFTER)
+    for _ in range(DEADLY_AFTER - 1):  # somebody else killed it, each time
+        assert not await replicas.handle(1)
+    processor.deadly.clear()
+    assert await replicas.handle(1)
+    assert (await noted(database), await buried(database), await suspects(database)) == (["harmless"], [], [])
+
+
+async def test_what_is_deferred_for_long_is_never_buried_and_costs_its_neighbours_nothing(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.0)
+    replicas = Replicas(broker, database, processor := Deadly(deferred=["early"]))
+    await send(replicas.post.stream, SUBJECT, envelope("early"))
+    for _ in range(60):
+        assert await replicas.handle(1)
+    assert (await buried(database), await suspects(database)) == ([], [(0, 0)])
+    processor.deferred.clear()
+    assert await replicas.handle(1)
+    assert (await noted(database), await buried(database), await suspects(database)) == (["early"], [], [])
+
+
+async def test_what_no_replica_takes_is_buried_before_the_broker_forgets_it(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(pump_module, "DEFERRED_AT_MOST", 10)
+    replicas = Replicas(broker, database, Deadly(deferred=["early"]))
+    await send(replicas.post.stream, SUBJECT, envelope("early"))
+    for _ in range(11):
+        assert await replicas.handle(1)
+    await replicas.post.until_settled()
+    assert await buried(database) == [("early", "no replica took it, in 11 deliveries")]
+    assert await suspects(database) == []
+
+
+async def test_errors_are_counted_and_not_deliveries(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.0)
+    notes = Notes("bad")
+    replicas = Replicas(broker, database, notes)
+    await send(replicas.post.stream, SUBJECT, envelope("bad"))
+    await replicas.come_again(1, 60)
+    for failures in range(1, GIVE_UP_AFTER):
+        assert await replicas.handle(1)
+        assert (await suspects(database), await buried(database)) == ([(failures, 0)], [])
+    notes.failing.clear()
+    assert await replicas.handle(1)
+    assert (await noted(database), await suspects(database)) == (["bad"], [])
+
+
+async def test_an_outage_of_the_database_is_no_death(database: Database, broker: Broker) -> None:
+    """It strikes as often as it may between the opening and the closing, and its process lives through all of it."""
+    outages = DEADLY_AFTER + 2
+
+    class Unreachable(Notes):
+        async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+            if batch and len(self.tries) < outages:
+                self.tries += ["out of reach"]
+                raise DatabaseOutOfReach
+            await super().process(unit, batch)
+
+    replicas = Replicas(broker, database, processor := Unreachable())
+    await send(replicas.post.stream, SUBJECT, envelope("patient"))
+    await replicas.come_again(1, SUSPECT_AFTER)
+    assert await replicas.handle(1)
+    assert (processor.tries[:outages], await noted(database)) == (["out of reach"] * outages, ["patient"])
+    assert (await buried(database), await suspects(database)) == ([], [])
+
+
+async def test_a_message_that_has_come_thousands_of_times_can_be_put_back_once_more(
+    database: Database, broker: Broker
+) -> None:
+    replicas = Replicas(broker, database, Deadly(deferred=["early"]))
+    await send(replicas.post.stream, SUBJECT, envelope("early"))
+    [delivery] = await replicas.post.fetch(1)
+    delivery.deliveries = pump_module.DEFERRED_AT_MOST
+    await replicas.post.pump.handle([delivery])
+    assert replicas.post.journal.entries == ["back in 30 s"]
 
 
 # --- commit, then acknowledge ------------------------------------------------------------------------------------

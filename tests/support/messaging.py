@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -48,7 +48,7 @@ async def opened(urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
 def messaging(role: Role) -> MessagingTables:
     """The messaging tables of one role."""
     tables = MODELS[role].tables
-    return MessagingTables(tables["outbox"], tables["inbox"], tables["dead_letters"])
+    return MessagingTables(*(tables[one.name] for one in fields(MessagingTables)))
 
 
 def outbox_on(

@@ -1,0 +1,129 @@
+"""What can be known of a saga and of what lies around it. Immutable values, no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from orchestrator.definition import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter that speaks of a command. `useless` when redriving it cannot help."""
+
+    id: str
+    reason: str
+    useless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Relative:
+    """The saga that a step has started."""
+
+    id: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A step that something is awaited of.
+
+    `asked` counts the attempts of its present command, of which there are at most `attempts`; None: no end.
+    """
+
+    name: str
+    action: Action
+    participant: str | None
+    undo: bool = False
+    asked: int = 1
+    attempts: int | None = None
+    since: datetime | None = None
+    last_asked_at: datetime | None = None
+    due_at: datetime | None = None
+    refusal: str | None = None
+    """Why it was refused, when it is to be asked again."""
+
+    unpublished_since: datetime | None = None
+    """Its command is still in the orchestrator's outbox."""
+
+    is_answered: bool | None = None
+    """Whether the participant has an answer to it in its inbox; None: unknown."""
+
+    is_answer_unpublished: bool = False
+    letter: Letter | None = None
+    """The participant has buried the command."""
+
+    answer_letter: Letter | None = None
+    """The orchestrator has buried the answer."""
+
+    child: Relative | None = None
+    signal: tuple[str, ...] = ()
+    """The command that gives the signal it waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Why a person must act, and the likeliest command."""
+
+    step: str
+    reason: str
+    command: tuple[str, ...] = ()
+    letter: Letter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Who paused a saga, why, and when."""
+
+    by: str
+    why: str
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What a saga that waits to begin waits for. `next_at`: when its rate lets the next one begin."""
+
+    begins_at: datetime | None
+    ahead: int = 0
+    in_flight: int = 0
+    max_in_flight: int | None = None
+    next_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One role, as the broker and its database tell of it.
+
+    `waiting` and `in_hand` are messages at its consumer, None without one; `listeners` ask for more at this moment.
+    """
+
+    role: str
+    listeners: int = 1
+    waiting: int | None = 0
+    in_hand: int = 0
+    database: str | None = None
+    """Why its database could not be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything. `broker` is why NATS could not be asked."""
+
+    saga_id: str
+    definition: str
+    version: int
+    fingerprint: str
+    status: str
+    now: datetime
+    is_loaded: bool = True
+    failure: str | None = None
+    ended_at: datetime | None = None
+    deadline_at: datetime | None = None
+    is_compensating: bool = False
+    paused: Paused | None = None
+    stuck: Stuck | None = None
+    queue: Queue | None = None
+    steps: tuple[OpenStep, ...] = ()
+    services: Mapping[str, Service] = field(default_factory=dict)
+    broker: str | None = None

@@ -1,0 +1,242 @@
+"""The sentence and the command for each cause. No I/O."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+from orchestrator.why import causes
+from orchestrator.why.causes import Cause, cause_of
+from orchestrator.why.facts import Facts, Letter, OpenStep, Queue
+from outbox.contracts import kebab_case
+
+REASON: Final = ("--reason", "…")
+SETTINGS: Final = ("config", "show")
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """`command` are the arguments of `saga`."""
+
+    cause: str
+    sentence: str
+    command: tuple[str, ...]
+
+
+def diagnose(facts: Facts) -> Diagnosis:
+    """Why the saga is where it is, and what would move it."""
+    cause = cause_of(facts)
+    sentence, command = _words(facts, cause)
+    return Diagnosis(kebab_case(type(cause).__name__), sentence, command)
+
+
+def _words(facts: Facts, cause: Cause) -> tuple[str, tuple[str, ...]]:
+    match cause:
+        case (
+            causes.Ended()
+            | causes.IsPaused()
+            | causes.IsStuck()
+            | causes.NotLoaded()
+            | causes.BeginsLater()
+            | causes.Queued()
+            | causes.Overdue()
+            | causes.Moving()
+        ):
+            return _of_the_whole(facts, cause)
+        case (
+            causes.CommandIsDeadLetter()
+            | causes.AnswerIsDeadLetter()
+            | causes.BrokerOutOfReach()
+            | causes.NobodyListens()
+            | causes.NotPublished()
+            | causes.DatabaseOutOfReach()
+        ):
+            return _of_trouble(facts, cause)
+        case _:
+            return _of_patience(facts, cause)
+
+
+def _of_the_whole(
+    facts: Facts,
+    cause: causes.Ended
+    | causes.IsPaused
+    | causes.IsStuck
+    | causes.NotLoaded
+    | causes.BeginsLater
+    | causes.Queued
+    | causes.Overdue
+    | causes.Moving,
+) -> tuple[str, tuple[str, ...]]:
+    saga = facts.saga_id
+    match cause:
+        case causes.Ended(at=at, failure=failure):
+            because = f", because {failure}" if failure and facts.status == "compensated" else ""
+            when = f" at {_moment(at)}" if at else ""
+            return f"It ended{when}: it is {facts.status}{because}, and nothing moves it any more.", ("get", saga)
+        case causes.IsPaused(paused=paused):
+            why = f" ({paused.why})" if paused.why else ""
+            return f"It was paused by {paused.by}{_at(paused.at)}{why}, and goes on when it is resumed.", (
+                "resume", saga, *REASON,
+            )  # fmt: skip
+        case causes.IsStuck(stuck=stuck):
+            sentence = f"It is stuck at {stuck.step}, and a person must act: {_clause(stuck.reason)}"
+            if stuck.letter is not None:
+                return f"{sentence}; what was sent is the dead letter {_told(stuck.letter)}.", _redrive(stuck.letter)
+            return f"{sentence}.", stuck.command or ("get", saga)
+        case causes.NotLoaded():
+            named = f"{facts.definition} v{facts.version} ({facts.fingerprint})"
+            return (
+                f"It began with {named}, which is not among the definitions that are loaded (SAGA_DEFINITIONS): "
+                "it goes on when an orchestrator runs that has that very definition.",
+                ("definitions", "check"),
+            )
+        case causes.BeginsLater(at=at):
+            return f"It is to begin at {_moment(at)}, in {_span(at - facts.now)}.", ("get", saga)
+        case causes.Queued(queue=queue):
+            return _queued(facts, queue), ("ls", "--type", facts.definition, "--status", "running")
+        case causes.Overdue(since=since):
+            return (
+                f"It has been due for {_span(facts.now - since)}, and no orchestrator takes it up: none runs, or none "
+                f"that has its definition and reaches its database.",
+                ("run", "orchestrator"),
+            )
+        case causes.Moving():
+            return "Nothing is awaited of anybody: it goes on at this moment.", ("log", saga, "--follow")
+        case _:
+            assert_never(cause)
+
+
+def _of_trouble(
+    facts: Facts,
+    cause: causes.CommandIsDeadLetter
+    | causes.AnswerIsDeadLetter
+    | causes.BrokerOutOfReach
+    | causes.NobodyListens
+    | causes.NotPublished
+    | causes.DatabaseOutOfReach,
+) -> tuple[str, tuple[str, ...]]:
+    step = cause.step
+    match cause:
+        case causes.CommandIsDeadLetter(letter=letter):
+            told = f"{step.participant} could not handle the command of {_step(step)}: it is the dead letter"
+            return f"{told} {_told(letter)}{_next(facts, step)}.", _redrive(letter)
+        case causes.AnswerIsDeadLetter(letter=letter):
+            told = f"{step.participant} has answered {_step(step)}, and the answer could not be taken"
+            return f"{told}: it is the dead letter {_told(letter)}{_next(facts, step)}.", _redrive(letter)
+        case causes.BrokerOutOfReach(problem=problem):
+            told = f"{_step(step, begin=True)} waits for {step.participant}, and NATS is out of reach"
+            return f"{told} ({_clause(problem)}): it goes on when NATS is back.", SETTINGS
+        case causes.NobodyListens(service=service):
+            what = "answers" if service.role == "orchestrator" and step.is_answered else "commands"
+            count = "" if service.waiting is None else f", where {_count(service.waiting, 'message')} must wait"
+            told = f"Nobody listens for the {what} to {service.role}{count}"
+            return f"{told}: {_step(step)} goes on when {service.role} runs.", ("run", service.role)
+        case causes.NotPublished(role=role, since=since):
+            what = "command" if role == "orchestrator" else "answer"
+            told = f"The {what} of {_step(step)} is in the outbox of {role}{_at(since)} and was not published"
+            return f"{told}: it leaves when {role} runs and reaches NATS.", ("run", role)
+        case causes.DatabaseOutOfReach(service=service, problem=problem):
+            told = f"{_step(step, begin=True)} waits for {service.role}, whose database cannot be reached from here"
+            return f"{told} ({_clause(problem)}): if {service.role} cannot reach it either, that is why.", SETTINGS
+        case _:
+            assert_never(cause)
+
+
+def _of_patience(
+    facts: Facts,
+    cause: causes.WaitsForSignal
+    | causes.ChildNotDone
+    | causes.RefusedAndAskedAgain
+    | causes.Backlog
+    | causes.AnswerLost
+    | causes.NotAnswered
+    | causes.Delayed,
+) -> tuple[str, tuple[str, ...]]:
+    step, watch = cause.step, ("log", facts.saga_id, "--follow")
+    match cause:
+        case causes.WaitsForSignal():
+            until = f", until {_moment(step.due_at)}" if step.due_at else ""
+            return f"It waits for the signal {step.name}{_at(step.since)}{until}.", step.signal or watch
+        case causes.ChildNotDone(child=child):
+            told = f"{_step(step, begin=True)} waits for the saga {child.id} that it has started"
+            return f"{told}, which is {child.status}.", ("why", child.id)
+        case causes.RefusedAndAskedAgain(reason=reason):
+            told = f"{_step(step, begin=True)} was refused by {step.participant} ({_clause(reason)}) and must succeed"
+            return f"{told}{_next(facts, step)}.", watch
+        case causes.Backlog(service=service, messages=messages):
+            told = (
+                f"{_step(step, begin=True)} waits for {service.role}, which has {_count(messages, 'message')} waiting"
+            )
+            return f"{told} or in hand{_next(facts, step)}.", watch
+        case causes.AnswerLost():
+            told = f"{step.participant} has answered {_step(step)}, and the answer has not come"
+            return f"{told}{_next(facts, step)}, and the same answer is given.", watch
+        case causes.NotAnswered():
+            times = "once" if step.asked == 1 else f"{step.asked} times"
+            ago = f", {_span(facts.now - step.last_asked_at)} ago" if step.last_asked_at else ""
+            told = f"{_step(step, begin=True)} was asked {times}{ago}, and {step.participant} has not answered"
+            return f"{told}{_next(facts, step)}.", watch
+        case causes.Delayed():
+            until = f" until {_moment(step.due_at)}, in {_span(step.due_at - facts.now)}" if step.due_at else ""
+            return f"It lets time pass at {step.name}{until}.", watch
+        case _:
+            assert_never(cause)
+
+
+def _queued(facts: Facts, queue: Queue) -> str:
+    place = f"behind {_count(queue.ahead, 'other')}" if queue.ahead else "the next"
+    parts = [f"It waits to begin, {place} of {facts.definition}"]
+    if queue.max_in_flight is not None:
+        verb = "is" if queue.in_flight == 1 else "are"
+        parts.append(f"{queue.in_flight:,} of at most {queue.max_in_flight:,} {verb} under way")
+    if queue.next_at is not None and queue.next_at > facts.now:
+        parts.append(f"its rate lets the next one begin in {_span(queue.next_at - facts.now)}")
+    return "; ".join(parts) + "."
+
+
+def _redrive(letter: Letter) -> tuple[str, ...]:
+    return ("dlq", "show", letter.id) if letter.useless else ("dlq", "redrive", letter.id, *REASON)
+
+
+def _step(step: OpenStep, *, begin: bool = False) -> str:
+    if step.undo:
+        return f"{'The' if begin else 'the'} undo of {step.name}"
+    return f"{'Step' if begin else 'step'} {step.name}"
+
+
+def _next(facts: Facts, step: OpenStep) -> str:
+    """When it is asked again, and which attempt that is."""
+    if step.due_at is None:
+        return ""
+    left = max(timedelta(0), step.due_at - facts.now)
+    if step.refusal is None and step.attempts is not None and step.asked >= step.attempts:
+        return f"; that was the last of {step.attempts} attempts, and it is waited for {_span(left)} more"
+    of = "" if step.attempts is None else f" of {step.attempts}"
+    return f"; it is asked again in {_span(left)} (attempt {step.asked + 1}{of})"
+
+
+def _told(letter: Letter) -> str:
+    return f"{letter.id} ({_clause(letter.reason)})"
+
+
+def _clause(text: str) -> str:
+    return text.strip().rstrip(".")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _at(at: datetime | None) -> str:
+    return "" if at is None else f" since {_moment(at)}"
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _span(length: timedelta) -> str:
+    seconds = int(max(0.0, length.total_seconds()) + 0.5)
+    if seconds < 120:
+        return f"{seconds} s"
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    return f"{minutes} min" if minutes < 120 else f"{hours} h" if hours < 48 else f"{days} days"

@@ -1,0 +1,248 @@
+"""From facts to a sentence: every cause that there is, which of several counts, and what is then to be done."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, get_args
+
+import pytest
+
+from orchestrator.definition import Action
+from orchestrator.why import Cause, Facts, cause_of, diagnose
+from orchestrator.why.causes import BUSY, RANK
+from orchestrator.why.facts import Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from outbox.intake import QUEUE_MESSAGES
+from tests.unit.test_how_to import parse
+
+NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SOON, AGO = NOW + timedelta(seconds=9), NOW - timedelta(seconds=30)
+CALM: Final = {"inventory": Service("inventory"), "replies": Service("orchestrator")}
+STEP: Final = OpenStep(
+    "reserve-stock", Action.COMMAND, "inventory", asked=2, attempts=6, since=AGO, last_asked_at=AGO, due_at=SOON
+)
+LETTER: Final = Letter("inventory/3", "no such shelf")
+
+
+def facts(**changes: Any) -> Facts:
+    known = Facts("01ABC", "place-order", 1, "f00", "running", NOW, steps=(STEP,), services=CALM)
+    return replace(known, **changes)
+
+
+def at_step(**changes: Any) -> Facts:
+    return facts(steps=(replace(STEP, **changes),))
+
+
+def at_service(name: str, is_answered: bool | None = None, **changes: Any) -> Facts:
+    role = "orchestrator" if name == "replies" else name
+    return replace(at_step(is_answered=is_answered), services={**CALM, name: Service(role, **changes)})
+
+
+FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
+    "it has ended": (
+        facts(status="compensated", failure="reserve-stock was refused: none left", ended_at=AGO),
+        "ended",
+        "it is compensated, because reserve-stock was refused: none left, and nothing moves it any more.",
+        "get 01ABC",
+    ),
+    "paused": (
+        facts(paused=Paused("grace", "to look at it", AGO)),
+        "is-paused",
+        "It was paused by grace since {ago} (to look at it), and goes on when it is resumed.",
+        "resume 01ABC --reason …",
+    ),
+    "stuck": (
+        facts(stuck=Stuck("capture-payment", "no answer to 6 attempts", ("retry", "01ABC", "--reason", "…"))),
+        "is-stuck",
+        "It is stuck at capture-payment, and a person must act: no answer to 6 attempts.",
+        "retry 01ABC --reason …",
+    ),
+    "stuck, for a dead letter": (
+        facts(stuck=Stuck("capture-payment", "no answer", (), Letter("payment/1", "no handler"))),
+        "is-stuck",
+        "no answer; what was sent is the dead letter payment/1 (no handler).",
+        "dlq redrive payment/1 --reason …",
+    ),
+    "not loaded": (
+        facts(is_loaded=False),
+        "not-loaded",
+        "place-order v1 (f00), which is not among",
+        "definitions check",
+    ),
+    "later": (facts(queue=Queue(SOON)), "begins-later", "It is to begin at {soon}, in 9 s.", "get 01ABC"),
+    "queued": (
+        facts(queue=Queue(AGO, 3, 5, 5)),
+        "queued",
+        "It waits to begin, behind 3 others of place-order; 5 of at most 5 are under way.",
+        "ls --type place-order --status running",
+    ),
+    "queued by a rate": (
+        facts(queue=Queue(AGO, next_at=SOON)),
+        "queued",
+        "It waits to begin, the next of place-order; its rate lets the next one begin in 9 s.",
+        "ls --type place-order --status running",
+    ),
+    "nobody lets it begin": (
+        facts(queue=Queue(AGO)),
+        "overdue",
+        "It has been due for 30 s, and no",
+        "run orchestrator",
+    ),
+    "nobody fires its timer": (at_step(due_at=AGO), "overdue", "It has been due for 30 s, and no", "run orchestrator"),
+    "nobody looks at its deadline": (facts(deadline_at=AGO), "overdue", "It has been due for 30 s", "run orchestrator"),
+    "nothing is open": (facts(steps=()), "moving", "it goes on at this moment.", "log 01ABC --follow"),
+    "the command is a dead letter": (
+        at_step(letter=LETTER),
+        "command-is-dead-letter",
+        "inventory could not handle the command of step reserve-stock: it is the dead letter inventory/3 "
+        "(no such shelf); it is asked again in 9 s (attempt 3 of 6).",
+        "dlq redrive inventory/3 --reason …",
+    ),
+    "redriving it is useless": (
+        at_step(letter=replace(LETTER, useless=True)),
+        "command-is-dead-letter",
+        "it is the dead letter inventory/3",
+        "dlq show inventory/3",
+    ),
+    "the answer is a dead letter": (
+        at_step(is_answered=True, answer_letter=Letter("orchestrator/7", "it cannot be read")),
+        "answer-is-dead-letter",
+        "inventory has answered step reserve-stock, and the answer could not be taken: it is the dead letter "
+        "orchestrator/7 (it cannot be read)",
+        "dlq redrive orchestrator/7 --reason …",
+    ),
+    "waits for a signal": (
+        at_step(name="approval", action=Action.WAIT, signal=("signal", "01ABC", "approval")),
+        "waits-for-signal",
+        "It waits for the signal approval since {ago}, until {soon}.",
+        "signal 01ABC approval",
+    ),
+    "NATS is away": (
+        facts(broker="no answer"),
+        "broker-out-of-reach",
+        "Step reserve-stock waits for inventory, and NATS is out of reach (no answer): it goes on when NATS is back.",
+        "config show",
+    ),
+    "nobody listens": (
+        at_service("inventory", listeners=0, waiting=412),
+        "nobody-listens",
+        "Nobody listens for the commands to inventory, where 412 messages must wait: step reserve-stock goes on when "
+        "inventory runs.",
+        "run inventory",
+    ),
+    "there is no consumer": (
+        at_service("inventory", waiting=None),
+        "nobody-listens",
+        "Nobody listens for the commands to inventory: step",
+        "run inventory",
+    ),
+    "nobody listens for the answer": (
+        at_service("replies", is_answered=True, listeners=0, waiting=1),
+        "nobody-listens",
+        "Nobody listens for the answers to orchestrator, where 1 message must wait",
+        "run orchestrator",
+    ),
+    "its command was not published": (
+        at_step(unpublished_since=AGO),
+        "not-published",
+        "The command of step reserve-stock is in the outbox of orchestrator since {ago} and was not published",
+        "run orchestrator",
+    ),
+    "its answer was not published": (
+        at_step(is_answered=True, is_answer_unpublished=True),
+        "not-published",
+        "The answer of step reserve-stock is in the outbox of inventory and was not published",
+        "run inventory",
+    ),
+    "a database is away": (
+        at_service("inventory", database="the database is out of reach."),
+        "database-out-of-reach",
+        "whose database cannot be reached from here (the database is out of reach): if inventory cannot",
+        "config show",
+    ),
+    "a child": (
+        at_step(name="ship", participant="orchestrator", child=Relative("01DEF", "stuck")),
+        "child-not-done",
+        "Step ship waits for the saga 01DEF that it has started, which is stuck.",
+        "why 01DEF",
+    ),
+    "a backlog": (
+        at_service("inventory", waiting=400, in_hand=12),
+        "backlog",
+        "Step reserve-stock waits for inventory, which has 412 messages waiting or in hand; it is asked again in 9 s",
+        "log 01ABC --follow",
+    ),
+    "refused, and asked again": (
+        at_step(refusal="the shelf is locked", undo=True),
+        "refused-and-asked-again",
+        "The undo of reserve-stock was refused by inventory (the shelf is locked) and must succeed; it is asked again "
+        "in 9 s (attempt 3 of 6).",
+        "log 01ABC --follow",
+    ),
+    "answered, and lost": (
+        at_step(is_answered=True),
+        "answer-lost",
+        "inventory has answered step reserve-stock, and the answer has not come; it is asked again in 9 s "
+        "(attempt 3 of 6), and the same answer is given.",
+        "log 01ABC --follow",
+    ),
+    "not answered": (
+        at_step(),
+        "not-answered",
+        "Step reserve-stock was asked 2 times, 30 s ago, and inventory has not answered; it is asked again in 9 s "
+        "(attempt 3 of 6).",
+        "log 01ABC --follow",
+    ),
+    "asked for the last time": (
+        at_step(asked=6, last_asked_at=None),
+        "not-answered",
+        "has not answered; that was the last of 6 attempts, and it is waited for 9 s more.",
+        "log 01ABC --follow",
+    ),
+    "a delay": (
+        at_step(name="cool-off", action=Action.DELAY, participant=None, due_at=NOW + timedelta(days=3)),
+        "delayed",
+        "It lets time pass at cool-off until ",
+        "log 01ABC --follow",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FACTS)
+def test_facts_are_told_in_one_sentence_with_a_command(what: str) -> None:
+    known, cause, sentence, command = FACTS[what]
+    found = diagnose(known)
+    local = {name: at.astimezone().strftime("%Y-%m-%d %H:%M:%S") for name, at in (("ago", AGO), ("soon", SOON))}
+    assert found.cause == cause
+    assert sentence.format(**local) in found.sentence
+    assert found.sentence.endswith(".")
+    assert "\n" not in found.sentence
+    assert " ".join(found.command) == command
+    parse(f"saga {command.replace('…', 'x')}")
+
+
+def test_every_cause_is_told() -> None:
+    assert {type(cause_of(known)) for known, *_ in FACTS.values()} == set(get_args(Cause))
+
+
+def test_every_cause_of_a_step_has_its_place() -> None:
+    of_steps = {cause for cause in get_args(Cause) if "step" in cause.__dataclass_fields__}
+    assert of_steps <= set(RANK)
+    assert len(RANK) == len(set(RANK))
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"letter": LETTER}, {"action": Action.DELAY}),
+        ({"unpublished_since": AGO}, {"action": Action.WAIT}),
+        ({"action": Action.WAIT}, {"is_answered": True}),
+    ],
+)
+def test_of_several_open_steps_the_most_telling_counts(first: dict[str, Any], then: dict[str, Any]) -> None:
+    one, other = replace(STEP, **first), replace(STEP, **then)
+    assert cause_of(facts(steps=(one, other))) == cause_of(facts(steps=(other, one))) == cause_of(facts(steps=(one,)))
+
+
+def test_a_replica_that_is_busy_is_not_taken_for_nobody() -> None:
+    assert BUSY == QUEUE_MESSAGES
+    assert diagnose(at_service("inventory", listeners=0, in_hand=BUSY)).cause == "backlog"
+    assert diagnose(at_service("inventory", listeners=0, in_hand=BUSY - 1)).cause == "nobody-listens"
