@@ -10,11 +10,11 @@ What differs between the two lives here and nowhere else:
 import asyncio
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import orjson
@@ -38,7 +38,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 
@@ -113,10 +113,22 @@ class Money(TypeDecorator[Decimal]):
         return cents if cents == amount else amount
 
 
+class Server(Protocol):
+    """Stands in for a database server: a simulation has one, which speaks SQLite's SQL and keeps writers apart."""
+
+    def engine_options(self) -> Mapping[str, Any]:
+        """What the engine is made with."""
+        ...
+
+    def prepare(self, engine: AsyncEngine) -> None:
+        """See to the engine before it is used."""
+        ...
+
+
 class Database:
     """The one door to a service's own database."""
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 5, server: "Server | None" = None) -> None:
         try:
             self.url = make_url(url)
             self.dialect = self.url.get_backend_name()
@@ -136,9 +148,12 @@ class Database:
             json_deserializer=orjson.loads,
             hide_parameters=True,  # an error in a log should not show whose payment it was
             **options,
+            **(server.engine_options() if server else {}),
         )
-        self._writer = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
-        if self.dialect == "postgresql":
+        self._writer = asyncio.Lock() if self.dialect == "sqlite" and server is None else nullcontext()
+        if server is not None:
+            server.prepare(self.engine)
+        elif self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
         else:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
