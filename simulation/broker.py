@@ -43,7 +43,8 @@ class Pending:
 class Consumer:
     """A durable consumer: what of its stream is still to be settled."""
 
-    def __init__(self, config: ConsumerConfig, kept: Sequence[Kept]) -> None:
+    def __init__(self, stream: str, config: ConsumerConfig, kept: Sequence[Kept]) -> None:
+        self.stream = stream
         self.config = config
         self.prefix = (config.filter_subject or "").removesuffix(">")
         self.pending = {one.number: Pending(one) for one in kept if one.subject.startswith(self.prefix)}
@@ -67,7 +68,7 @@ class Stream:
         twin = Stream(self.config)
         twin.kept, twin.known, twin.number = dict(self.kept), dict(self.known), self.number
         for name, consumer in self.consumers.items():
-            twin.consumers[name] = Consumer(consumer.config, [one.kept for one in consumer.pending.values()])
+            twin.consumers[name] = Consumer(consumer.stream, consumer.config, [one.kept for one in consumer.pending.values()])
         return twin
 
 
@@ -80,6 +81,10 @@ class Listener:
         self.queue: asyncio.Queue[Message] = asyncio.Queue()
         self.is_held = False
         self.come_to = come_to
+
+    def hears(self, consumer: Consumer) -> bool:
+        """Whether it fetches from this one."""
+        return self.durable == consumer.config.durable_name and self.stream == consumer.stream
 
 
 class Message:
@@ -175,7 +180,7 @@ class SimulatedBroker:
         """Give it to somebody who listens, also when it has been settled meanwhile: then it is a duplicate."""
         if not self._is_there(consumer):
             return
-        takers = [one for one in self.listeners if one.durable == consumer.config.durable_name and not one.is_held]
+        takers = [one for one in self.listeners if one.hears(consumer) and not one.is_held]
         if not takers or not self.is_up:
             consumer.backlog.append(pending)
             return

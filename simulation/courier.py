@@ -137,7 +137,7 @@ class JetStream:
         if durable in found.consumers:
             found.consumers[durable].config = config
             return
-        consumer = found.consumers[durable] = Consumer(config, list(found.kept.values()))
+        consumer = found.consumers[durable] = Consumer(stream, config, list(found.kept.values()))
         consumer.backlog = list(consumer.pending.values())
         self._broker.serve()
 

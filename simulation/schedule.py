@@ -59,6 +59,8 @@ async def _play(rack: Rack, seed: int, tracing: bool) -> Outcome:
             outcome.violations += await judge.findings(customers.orders, adversary.garbage)
     except virtual.Spinning as error:
         outcome.violations.append(Violation("time-goes-by", str(error)))
+    finally:
+        world.close()
     outcome.seconds = world.loop.time()
     outcome.ends = judge.ends()
     outcome.sagas = sum(outcome.ends.values())

@@ -41,6 +41,7 @@ class World:
         self.surprises: list[str] = []
         self._numbers = itertools.count(1)
         self._processes: dict[tuple[str, int], Process] = {}
+        self._visitors: list[Process] = []
         self._kept_down: set[str] = set()
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         chance = self.fate.random
@@ -87,7 +88,15 @@ class World:
 
     def visitor(self, name: str) -> Process:
         """A process that comes and goes: a command of the CLI, which writes like a replica of the orchestrator."""
-        return self._new_process(name, "orchestrator")
+        process = self._new_process(name, "orchestrator")
+        self._visitors.append(process)
+        return process
+
+    def close(self) -> None:
+        """The end of the world."""
+        self._kept_down.update(ROLES)
+        for process in (*self.processes(), *self._visitors):
+            process.die("the world ends")
 
     def processes(self, role: str | None = None) -> list[Process]:
         """Those that live."""
