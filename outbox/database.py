@@ -10,7 +10,7 @@ What differs between the two lives here and nowhere else:
 import asyncio
 import socket
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -114,14 +114,10 @@ class Money(TypeDecorator[Decimal]):
 
 
 class Server(Protocol):
-    """Stands in for a database server: a simulation has one, which speaks SQLite's SQL and keeps writers apart."""
+    """Stands in for a database server. A simulation has one: it speaks SQLite's SQL, and keeps writers apart itself."""
 
-    def engine_options(self) -> Mapping[str, Any]:
-        """What the engine is made with."""
-        ...
-
-    def prepare(self, engine: AsyncEngine) -> None:
-        """See to the engine before it is used."""
+    def engine(self, **options: Any) -> AsyncEngine:
+        """What executes statements there, with the options of SQLAlchemy."""
         ...
 
 
@@ -142,18 +138,17 @@ class Database:
         options: dict[str, Any] = {}
         if self.dialect == "postgresql":
             options = {"pool_size": pool_size, "connect_args": {"server_settings": SERVER_SETTINGS}}
-        self.engine = create_async_engine(
-            self.url,
-            json_serializer=lambda value: orjson.dumps(value).decode(),
-            json_deserializer=orjson.loads,
-            hide_parameters=True,  # an error in a log should not show whose payment it was
-            **options,
-            **(server.engine_options() if server else {}),
-        )
+        options |= {
+            "json_serializer": lambda value: orjson.dumps(value).decode(),
+            "json_deserializer": orjson.loads,
+            "hide_parameters": True,  # an error in a log should not show whose payment it was
+        }
         self._writer = asyncio.Lock() if self.dialect == "sqlite" and server is None else nullcontext()
         if server is not None:
-            server.prepare(self.engine)
-        elif self.dialect == "postgresql":
+            self.engine = server.engine(**options)
+            return
+        self.engine = create_async_engine(self.url, **options)
+        if self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
         else:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)

@@ -5,18 +5,32 @@ The schema is made by the real migrations, once. A schedule begins with a server
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from migrations.runner import upgrade
 from outbox.database import Database
 from participants.inventory.seed import seed_stock
 from participants.payment.seed import seed_accounts
 from simulation import virtual
+from simulation.engine import open_engine
 from simulation.server import Server
 
 ROLES: Final = ("orchestrator", "order", "inventory", "payment")
 STOCK: Final = {"lamp": 1000, "rare": 3, "sold-out": 0}
 ACCOUNTS: Final = {"ada": Decimal(100_000), "cy": Decimal(40), "bob": Decimal(5)}
+
+
+class Door:
+    """An `outbox.database.Server`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def engine(self, **options: Any) -> AsyncEngine:
+        """What executes statements there."""
+        return open_engine(self._server, **options)
 
 
 @dataclass(slots=True)
@@ -32,7 +46,7 @@ class Rack:
         rack = cls()
         for role in ROLES:
             server = rack.servers[role] = Server(role)
-            rack.databases[role] = Database("sqlite:///:memory:", server=server)
+            rack.databases[role] = Database("sqlite:///:memory:", server=Door(server))
         virtual.run(rack._fill())
         for server in rack.servers.values():
             server.remember()

@@ -12,17 +12,9 @@ Rows are locked by the table, not each for itself: coarser than PostgreSQL, and 
 import asyncio
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-
-from sqlalchemy import Select
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
-from sqlalchemy.engine import AdaptedConnection
-from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.pool import NullPool
-from sqlalchemy.util.concurrency import await_
 
 from simulation.boundary import CURRENT, Place, Traveller
 
@@ -58,6 +50,10 @@ def kind_of(sql: str) -> Kind:
     return Kind(verb not in ("SELECT", "PRAGMA", "EXPLAIN"), changes, locking, lock[2] if lock else None)
 
 
+class Blocked(Exception):
+    """A statement has to wait for somebody."""
+
+
 class Server:
     """One role's database. It outlives a schedule: `restore` makes it as new."""
 
@@ -68,21 +64,11 @@ class Server:
         self.locks_rows = True
         self.on_commit: Callable[[], None] = lambda: None
         self._kinds: dict[str, Kind] = {}
-        self._sessions: list[Session] = []
+        self.sessions: list[Session] = []
         self._writer: Session | None = None
         self._locks: dict[str, Session] = {}
         self._waiting: list[asyncio.Future[None]] = []
         self._image: dict[str, list[tuple[Any, ...]]] = {}
-
-    # --- for SQLAlchemy
-
-    def engine_options(self) -> Mapping[str, Any]:
-        """Another driver, and a connection for each transaction."""
-        return {"module": _Driver(self), "poolclass": NullPool}
-
-    def prepare(self, engine: AsyncEngine) -> None:
-        """SQLite's own compiler leaves `FOR UPDATE` out."""
-        engine.dialect.statement_compiler = _Compiler
 
     # --- for the simulation
 
@@ -115,23 +101,19 @@ class Server:
 
     def close_all(self, process: Traveller | None = None) -> None:
         """Close the connections of a process that has died, or all."""
-        for session in [one for one in self._sessions if process is None or one.process is process]:
+        for session in [one for one in self.sessions if process is None or one.process is process]:
             session.end()
 
     def freeze(self, process: Traveller, seconds: float) -> int:
         """A process falls asleep. Returns how many of its transactions will be taken back meanwhile."""
-        begun = [one for one in self._sessions if one.process is process and one.is_begun]
+        begun = [one for one in self.sessions if one.process is process and one.is_begun]
         if seconds <= IDLE_TIMEOUT:
             return 0
         for session in begun:
-            asyncio.get_running_loop().call_later(IDLE_TIMEOUT, session.end, session.number)
+            asyncio.get_running_loop().call_later(IDLE_TIMEOUT, session.end)
         return len(begun)
 
     # --- for its sessions
-
-    def open(self, session: "Session") -> None:
-        """Somebody has connected."""
-        self._sessions.append(session)
 
     def kind_of(self, sql: str) -> Kind:
         """What a statement does."""
@@ -140,19 +122,31 @@ class Server:
             kind = self._kinds[sql] = kind_of(sql)
         return kind
 
-    async def admit(self, session: "Session", kind: Kind) -> bool:
-        """Wait until a statement may run. Returns whether what it locks is passed over."""
-        while (obstacle := self._obstacle(session, kind)) is not None:
-            if obstacle == "lock" and kind.locking == "skip":
-                return True
-            await self._wait()
-            session.check()
+    def admit(self, session: "Session", kind: Kind) -> bool:
+        """Let a statement run, and hold what it needs. Returns whether what it locks is passed over. Raises Blocked."""
+        obstacle = self._obstacle(session, kind)
+        if obstacle == "lock" and kind.locking == "skip":
+            return True
+        if obstacle is not None:
+            raise Blocked
+        session.is_begun = True
         if kind.writes and self._writer is None:
             self.disk.execute("BEGIN")
             self._writer = session
         if kind.locks is not None and self.locks_rows:
             self._locks[kind.locks] = session
         return False
+
+    async def let_go_by(self) -> None:
+        """Wait until somebody has let go of something. Raises sqlite3.OperationalError when it takes too long."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.append(future)
+        timer = loop.call_later(LOCK_TIMEOUT, _time_out, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     def release(self, session: "Session", verb: Literal["COMMIT", "ROLLBACK"]) -> None:
         """The end of a transaction, of whichever kind."""
@@ -168,11 +162,6 @@ class Server:
             if not future.done():
                 future.set_result(None)
 
-    def forget(self, session: "Session") -> None:
-        """Somebody has left."""
-        if session in self._sessions:
-            self._sessions.remove(session)
-
     def _obstacle(self, session: "Session", kind: Kind) -> str | None:
         if self._writer is not None and self._writer is not session:
             return "writer"
@@ -181,170 +170,55 @@ class Server:
                 return "lock"
         return None
 
-    async def _wait(self) -> None:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(future)
-        timer = loop.call_later(LOCK_TIMEOUT, _time_out, future)
-        try:
-            await future
-        finally:
-            timer.cancel()
-
 
 def _time_out(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_exception(sqlite3.OperationalError("canceling statement due to lock timeout"))
 
 
-class Session(AdaptedConnection):
-    """A connection, as SQLAlchemy sees it. It belongs to the process that is running when it is opened."""
+class Session:
+    """A transaction of one process: of the one that is running when it is opened."""
 
-    __slots__ = ("_connection", "is_begun", "is_closed", "number", "process", "server")
+    __slots__ = ("is_begun", "is_closed", "process", "server")
 
     def __init__(self, server: Server) -> None:
-        self._connection = self
         self.server = server
         self.process = CURRENT.get()
         self.is_begun = False
         self.is_closed = False
-        self.number = 0
-        """Counts its transactions."""
+        server.sessions.append(self)
 
-        server.open(self)
+    async def come_to(self, place: Place) -> None:
+        """Come to a boundary. Raises sqlite3.OperationalError when the connection is of no use any more."""
+        if self.process is not None:
+            await self.process.come_to(place, self.end)
+        if not self.server.is_up:
+            self.end()
+            raise sqlite3.OperationalError("the database does not answer")
+        if self.is_closed:
+            raise sqlite3.OperationalError("the server has closed the connection")
 
-    def cursor(self, server_side: bool = False) -> "Cursor":
-        """For one statement."""
-        return Cursor(self)
-
-    def commit(self) -> None:
+    async def commit(self) -> None:
         """Make it last."""
         if self.is_begun:
-            await_(self._commit())
+            await self.come_to("commit")
+            self.is_begun = False
+            self.server.release(self, "COMMIT")
+            await self.come_to("committed")
 
     def rollback(self) -> None:
         """As if nothing had been."""
         if self.is_begun:
             self.is_begun = False
-            self.number += 1
             self.server.release(self, "ROLLBACK")
 
-    def close(self) -> None:
-        """Leave."""
-        self.end()
-        self.server.forget(self)
+    def end(self) -> None:
+        """The connection is closed, by whichever side."""
+        self.rollback()
+        self.is_closed = True
 
-    terminate = close
-
-    def create_function(self, *_args: Any, **_options: Any) -> None:
-        """Nobody needs `regexp`."""
-
-    def end(self, number: int | None = None) -> None:
-        """The server closes the connection; if a number is given, only in this very transaction."""
-        if number is None or (number == self.number and self.is_begun):
-            self.rollback()
-            self.is_closed = True
-
-    async def run(self, sql: str, values: Any, many: bool) -> tuple[Any, list[Any], int, int]:
-        """One statement: description, rows, how many were met, the last id."""
-        await self._pass("statement")
-        kind = self.server.kind_of(sql)
-        self.is_begun = True
-        passes_over = await self.server.admit(self, kind)
-        disk = self.server.disk
-        done = disk.executemany(sql, values) if many else disk.execute(sql, values)
-        rows = done.fetchall() if done.description else []
-        if passes_over:
-            rows = []
-        return done.description, rows, done.rowcount, done.lastrowid or 0
-
-    async def _commit(self) -> None:
-        await self._pass("commit")
-        self.is_begun = False
-        self.number += 1
-        self.server.release(self, "COMMIT")
-        await self._pass("committed")
-
-    async def _pass(self, place: Place) -> None:
-        if self.process is not None:
-            await self.process.come_to(place, self.end)
-        self.check()
-
-    def check(self) -> None:
-        """Raises sqlite3.OperationalError when the connection is of no use any more."""
-        if not self.server.is_up:
-            self.end()
-            raise sqlite3.OperationalError("the database does not answer: no active connection")
-        if self.is_closed:
-            raise sqlite3.OperationalError("the server has closed the connection: no active connection")
-
-
-class Cursor:
-    """What SQLAlchemy needs of a cursor. All rows are there at once."""
-
-    arraysize = 1
-    server_side = False
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._rows: list[Any] = []
-        self.description: Any = None
-        self.rowcount = -1
-        self.lastrowid = 0
-
-    def execute(self, sql: str, values: Any = ()) -> "Cursor":
-        """One statement."""
-        self.description, self._rows, self.rowcount, self.lastrowid = await_(
-            self._session.run(sql, values or (), False)
-        )
-        return self
-
-    def executemany(self, sql: str, values: Sequence[Any]) -> "Cursor":
-        """One statement for each row."""
-        self.description, self._rows, self.rowcount, self.lastrowid = await_(self._session.run(sql, values, True))
-        return self
-
-    def fetchone(self) -> Any:
-        """The next row."""
-        return self._rows.pop(0) if self._rows else None
-
-    def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Some rows."""
-        size = self.arraysize if size is None else size
-        taken, self._rows = self._rows[:size], self._rows[size:]
-        return taken
-
-    def fetchall(self) -> list[Any]:
-        """All rows."""
-        taken, self._rows = self._rows, []
-        return taken
-
-    def close(self) -> None:
-        """Nothing is held."""
-        self._rows = []
-
-    async def _async_soft_close(self) -> None:
-        """Nothing is held."""
-
-
-class _Driver(AsyncAdapt_aiosqlite_dbapi):
-    """aiosqlite's place is taken by the server."""
-
-    def __init__(self, server: Server) -> None:
-        aiosqlite = __import__("aiosqlite")
-        super().__init__(aiosqlite, sqlite3)
-        self._server = server
-
-    def connect(self, *_args: Any, **_options: Any) -> Any:
-        """A connection for whoever is running."""
-        return Session(self._server)
-
-
-class _Compiler(SQLiteCompiler):
-    """Leaves a mark where a server would lock rows."""
-
-    def for_update_clause(self, select: Select[Any], **_options: Any) -> str:
-        """`/*wait sagas*/` or `/*skip sagas*/`."""
-        wanted, [source, *_] = select._for_update_arg, select.get_final_froms()
-        how = "skip" if wanted is not None and wanted.skip_locked else "wait"
-        return f" /*{how} {getattr(source, 'name', '')}*/"
+    def leave(self) -> None:
+        """It is over."""
+        self.rollback()
+        if self in self.server.sessions:
+            self.server.sessions.remove(self)
