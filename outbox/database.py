@@ -14,13 +14,14 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import asyncpg
 import orjson
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ColumnElement,
     DateTime,
@@ -32,13 +33,14 @@ from sqlalchemy import (
     any_,
     bindparam,
     event,
-    func,
-    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 
@@ -187,8 +189,7 @@ class Database:
         wanted = list(values)
         if self.dialect == "postgresql":
             return column == any_(bindparam(None, wanted, type_=postgresql.ARRAY(column.type), unique=True))
-        each = func.json_each(bindparam(None, orjson.dumps(wanted).decode(), type_=Text(), unique=True))
-        return column.in_(select(each.table_valued("value").c.value))
+        return _AmongJson(column, bindparam(None, orjson.dumps(wanted).decode(), type_=Text(), unique=True))
 
     def insert_new(self, table: Table) -> Any:
         """`INSERT` that passes over the rows whose key is already there."""
@@ -198,6 +199,30 @@ class Database:
 
     def _translated(self) -> "_Translated":
         return _Translated(str(self))
+
+
+class _AmongJson(ColumnElement[bool]):
+    """`column IN (SELECT value FROM json_each(…))`, which stands in most statements, and takes SQLAlchemy's own words
+    ten times as long to put together.
+    """
+
+    inherit_cache = True
+    _is_implicitly_boolean = True
+    _traverse_internals: ClassVar = [
+        ("column", InternalTraversal.dp_clauseelement),
+        ("wanted", InternalTraversal.dp_clauseelement),
+    ]
+
+    def __init__(self, column: ColumnElement[Any], wanted: ColumnElement[str]) -> None:
+        self.type = Boolean()
+        self.column = column
+        self.wanted = wanted
+
+
+@compiles(_AmongJson)
+def _in_sql(element: _AmongJson, compiler: SQLCompiler, **options: Any) -> str:
+    column, wanted = compiler.process(element.column, **options), compiler.process(element.wanted, **options)
+    return f"{column} IN (SELECT value FROM json_each({wanted}))"  # noqa: S608 (the compiler's own text)
 
 
 class _NotOursError(Exception):

@@ -68,7 +68,9 @@ class Stream:
         twin = Stream(self.config)
         twin.kept, twin.known, twin.number = dict(self.kept), dict(self.known), self.number
         for name, consumer in self.consumers.items():
-            twin.consumers[name] = Consumer(consumer.stream, consumer.config, [one.kept for one in consumer.pending.values()])
+            twin.consumers[name] = Consumer(
+                consumer.stream, consumer.config, [one.kept for one in consumer.pending.values()]
+            )
         return twin
 
 

@@ -114,9 +114,7 @@ place_order = Saga(
     reversible=(
         reversible(open_order, undo=reject_order, policy=HASTY, undo_policy=PATIENT),
         reversible(reserve_stock, undo=release_stock, policy=HASTY, undo_policy=PATIENT),
-        reversible(
-            authorise_payment, undo=void_payment, then=keep_authorisation, policy=PATIENT, undo_policy=UNTIRING
-        ),
+        reversible(authorise_payment, undo=void_payment, then=keep_authorisation, policy=PATIENT, undo_policy=UNTIRING),
     ),
     pivot=step(capture_payment, policy=PATIENT),
     retriable=(step(sell_stock, policy=UNTIRING), step(confirm_order, policy=PATIENT)),

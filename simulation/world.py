@@ -157,7 +157,9 @@ class World:
         if awake:
             chance = self.fate.random
             for process in chance.sample(awake, min(len(awake), 2 if chance.random() < 0.2 else 1)):
-                for when, tell in zip(due, (process.look_after_timers, process.look_for_waiting, process.look_for_overdue), strict=True):
+                for when, tell in zip(
+                    due, (process.look_after_timers, process.look_for_waiting, process.look_for_overdue), strict=True
+                ):
                     if when is not None and when <= now:
                         tell()
         later = [when for when in due if when is not None]
