@@ -137,6 +137,7 @@ class Database:
                 f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
                 "or postgresql://user:password@host/database"
             ) from None
+        self._name = self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
         options: dict[str, Any] = {}
         if self.dialect == "postgresql":
             options = {"pool_size": pool_size, "connect_args": {"server_settings": SERVER_SETTINGS}}
@@ -158,7 +159,7 @@ class Database:
             event.listen(self.engine.sync_engine, "invalidate", _let_go_of_sqlite)
 
     def __str__(self) -> str:
-        return self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
+        return self._name
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -36,7 +36,7 @@ class Order:
 def orders_of(fate: Fate) -> list[Order]:
     """A few orders: most can be carried out, some cannot."""
     chance = fate.random
-    return [_order(fate, number) for number in range(chance.choice((1, 1, 2, 2, 3, 4)))]
+    return [_order(fate, number) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
 
 
 def _order(fate: Fate, number: int) -> Order:

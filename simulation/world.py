@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from simulation.broker import SimulatedBroker
@@ -43,6 +44,7 @@ class World:
         self._processes: dict[tuple[str, int], Process] = {}
         self._visitors: list[Process] = []
         self._kept_down: set[str] = set()
+        self._to_look: set[str] = set()
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         chance = self.fate.random
         self.holds_locks = chance.random() < 0.7
@@ -52,7 +54,7 @@ class World:
         for role in ROLES:
             server = rack.servers[role]
             server.restore(locks=self.holds_locks or role != "orchestrator")
-            server.on_commit = lambda role=role: self.look(role)  # type: ignore[misc]
+            server.on_commit = partial(self._look_soon, role)
             self.around[role] = Surroundings(
                 role,
                 fate=self.fate,
@@ -131,8 +133,15 @@ class World:
 
     # --- what is due
 
+    def _look_soon(self, role: str) -> None:
+        """Something was committed: look when the dust has settled."""
+        if role not in self._to_look:
+            self._to_look.add(role)
+            self.loop.call_later(LOOK / 2, self.look, role)
+
     def look(self, role: str) -> None:
         """See when something is due next in a role's database, and let a replica see it then, or a little later."""
+        self._to_look.discard(role)
         earliest = min((when for when in self._due(role) if when is not None), default=None)
         if earliest is not None:
             self._set_alarm(role, max(earliest, self.loop.time()) + self.fate.random.random() * LOOK)

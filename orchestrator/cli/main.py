@@ -22,6 +22,7 @@ from orchestrator.cli import (
     schedule,
     schema,
     signal,
+    simulate,
     start,
 )
 from orchestrator.cli.console import ReaderGone, say
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench):
+for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench, simulate):
     family.register(app)
 
 
