@@ -71,6 +71,8 @@ class Adversary:
             around.server.is_up = True
             world.let_start(role)
         for process in world.processes():
+            if process.is_frozen:
+                process.die("somebody wakes it up, the hard way")
             process.look_after_topology()
         world.look_everywhere()
 

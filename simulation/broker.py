@@ -15,6 +15,7 @@ from nats.js.api import ConsumerConfig, StreamConfig
 from outbox.envelope import Packet
 from simulation.boundary import Place
 from simulation.fate import Fate
+from simulation.witness import Witness
 
 ComeTo = Callable[[Place], Awaitable[None]]
 
@@ -110,6 +111,7 @@ class Message:
 
     async def ack(self) -> None:
         """It is done with."""
+        self._broker.witness.settled(self._listener.durable, self.subject, self.data)
         await self._tell(lambda: self._broker.settle(self._consumer, self.number))
 
     async def nak(self, delay: float | None = None) -> None:
@@ -133,6 +135,7 @@ class SimulatedBroker:
     """The one broker of a world."""
 
     fate: Fate
+    witness: Witness
     is_up: bool = True
     streams: dict[str, Stream] = field(default_factory=dict)
     listeners: list[Listener] = field(default_factory=list)
@@ -140,13 +143,16 @@ class SimulatedBroker:
 
     # --- publishing
 
-    def store(self, packet: Packet) -> bool:
+    def store(self, packet: Packet, role: str | None = None) -> bool:
         """Keep a message. Returns whether the publisher is told so."""
         stream = next((one for one in self.streams.values() if packet.subject.startswith(one.prefix)), None)
         if stream is None or self.fate.strikes("publish-lost"):
             return False
         now = asyncio.get_running_loop().time()
-        if now - stream.known.get(packet.message_id, -DUPLICATE_WINDOW) >= DUPLICATE_WINDOW:
+        is_known = now - stream.known.get(packet.message_id, -DUPLICATE_WINDOW) < DUPLICATE_WINDOW
+        if role is not None:
+            self.witness.stored(role, packet, is_known=is_known)
+        if not is_known:
             stream.known[packet.message_id] = now
             if not self.fate.strikes("message-forgotten"):
                 self._keep(stream, packet)

@@ -18,8 +18,9 @@ from simulation.fate import Fate
 class SimulatedCourier:
     """An `outbox.courier.Courier`."""
 
-    def __init__(self, name: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo) -> None:
+    def __init__(self, name: str, role: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo) -> None:
         self._name = name
+        self._role = role
         self._broker = broker
         self._fate = fate
         self._come_to = come_to
@@ -56,7 +57,7 @@ class SimulatedCourier:
         """Leave."""
 
     def _publish(self, packet: Packet) -> bool:
-        stored = self._broker.store(packet)
+        stored = self._broker.store(packet, self._role)
         if self._fate.lines is not None:
             done = "has published" if stored else "was not told that the broker has"
             self._fate.note(f"{self._name}: {done} {packet.subject} {packet.message_id}")

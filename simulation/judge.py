@@ -2,8 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 from orchestrator.composition import messaging_of
 from orchestrator.model import SAGA
@@ -13,18 +11,8 @@ from participants.order.audit import OrderAuditor
 from participants.payment.audit import PaymentAuditor
 from simulation.people import Order
 from simulation.sagas import DEFINITIONS
+from simulation.violation import Violation
 from simulation.world import World
-
-LIMITED: Final = {saga.name: saga.max_in_flight for saga in DEFINITIONS.values() if saga.max_in_flight is not None}
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken promise."""
-
-    check: str
-    message: str
-
 
 class Judge:
     """Looks at one world."""
@@ -43,6 +31,7 @@ class Judge:
         books = [Books(role, database, messaging_of(role)) for role, database in databases.items()]
         verifier = Verifier(databases["orchestrator"], DEFINITIONS, auditors, books)
         found = [Violation(one.check, one.message) async for one in verifier.findings()]
+        found += self._world.witness.findings()
         return found + self._of_orders(orders) + self._of_families() + self._of_dead_letters(garbage)
 
     def unended(self) -> list[Violation]:

@@ -36,16 +36,19 @@ class Order:
 def orders_of(fate: Fate) -> list[Order]:
     """A few orders: most can be carried out, some cannot."""
     chance = fate.random
-    return [_order(fate, number) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
+    alike = chance.choice(ORDERED) if chance.random() < 0.3 else None
+    return [_order(fate, number, alike) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
 
 
-def _order(fate: Fate, number: int) -> Order:
+def _order(fate: Fate, number: int, alike: str | None) -> Order:
     chance = fate.random
     sku = chance.choice(("lamp", "lamp", "lamp", "rare", "sold-out"))
     customer = chance.choice(("ada", "ada", "ada", "cy", "bob"))
-    line = {"sku": sku, "quantity": chance.randint(1, 2), "unit_price": "10.00"}
-    data = {"order_id": f"o-{number}", "customer_id": customer, "lines": [line], "currency": "EUR"}
-    return Order(f"order-{number}", chance.choice(ORDERED), data, chance.random() ** 2 * HURRY)
+    lines = [{"sku": sku, "quantity": chance.randint(1, 2), "unit_price": "10.00"}]
+    if chance.random() < 0.3:
+        lines.insert(0, {"sku": "bulb", "quantity": 1, "unit_price": "1.00"})
+    data = {"order_id": f"o-{number}", "customer_id": customer, "lines": lines, "currency": "EUR"}
+    return Order(f"order-{number}", alike or chance.choice(ORDERED), data, chance.random() ** 2 * HURRY)
 
 
 class Customers:

@@ -105,7 +105,7 @@ class Process:
             role=around.role,
             grace=around.grace,
         )
-        self.courier = SimulatedCourier(name, around.broker, around.fate, self.come_to)
+        self.courier = SimulatedCourier(name, around.role, around.broker, around.fate, self.come_to)
         self.relay = Relay(self.outbox, self.courier)
         self.engine: Engine | None = None
         self._inlets: Mapping[Inlet, Processor] = {}

@@ -16,9 +16,10 @@ from participants.payment.seed import seed_accounts
 from simulation import virtual
 from simulation.engine import open_engine
 from simulation.server import Server
+from simulation.witness import JOURNAL
 
 ROLES: Final = ("orchestrator", "order", "inventory", "payment")
-STOCK: Final = {"lamp": 1000, "rare": 3, "sold-out": 0}
+STOCK: Final = {"lamp": 1000, "bulb": 1000, "rare": 3, "sold-out": 0}
 ACCOUNTS: Final = {"ada": Decimal(100_000), "cy": Decimal(40), "bob": Decimal(5)}
 
 
@@ -49,6 +50,8 @@ class Rack:
             rack.databases[role] = Database("sqlite:///:memory:", server=Door(server))
         virtual.run(rack._fill())
         for server in rack.servers.values():
+            for statement in JOURNAL:
+                server.disk.execute(statement)
             server.remember()
         return rack
 

@@ -6,9 +6,10 @@ from typing import Final
 
 from simulation import virtual
 from simulation.adversary import Adversary
-from simulation.judge import Judge, Violation
+from simulation.judge import Judge
 from simulation.people import Customers, Operator, orders_of
 from simulation.rack import Rack
+from simulation.violation import Violation
 from simulation.world import World
 
 TROUBLE: Final = 60.0

@@ -11,6 +11,7 @@ from simulation.fate import Fate
 from simulation.process import Process, Surroundings
 from simulation.rack import ROLES, Rack
 from simulation.sagas import DEFINITIONS
+from simulation.witness import Witness
 
 DAWN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -34,7 +35,6 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.fate = Fate(seed, self.loop.time, tracing=tracing)
         self.rack = rack
-        self.broker = SimulatedBroker(self.fate, on_loss=self._tell_of_loss)
         self.clock_offset = 0.0
         self.skewed = 0.0
         """Seconds by which the clocks of processes that start from now on may be wrong."""
@@ -48,6 +48,8 @@ class World:
         self._alarms: dict[str, asyncio.TimerHandle] = {}
         chance = self.fate.random
         self.holds_locks = chance.random() < 0.7
+        self.witness = Witness(rack.servers, holds_locks=self.holds_locks)
+        self.broker = SimulatedBroker(self.fate, self.witness, on_loss=self._tell_of_loss)
         ack_wait = timedelta(seconds=chance.choice((4, 10, 30)))
         grace = timedelta(seconds=chance.choice((1, 3)))
         self.around: dict[str, Surroundings] = {}
@@ -135,6 +137,8 @@ class World:
 
     def _look_soon(self, role: str) -> None:
         """Something was committed: look when the dust has settled."""
+        if role == "orchestrator":
+            self.witness.committed()
         if role not in self._to_look:
             self._to_look.add(role)
             self.loop.call_later(LOOK / 2, self.look, role)
