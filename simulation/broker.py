@@ -8,7 +8,7 @@ message; a message id that is known is dropped; what is not acknowledged in time
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from nats.js.api import ConsumerConfig, StreamConfig
 

@@ -59,6 +59,9 @@ class Fate:
         self.is_active = True
         self.lines: list[str] | None = [] if tracing else None
         self._now = now
+        self.jitter = self.random.choice((0.02, 0.1, 0.1, 0.5))
+        """At how many boundaries others get a turn."""
+
         self._rates = {kind: self._rate(low, high) for kind, (low, high) in STEADY.items()}
 
     def strikes(self, kind: str) -> bool:

@@ -14,6 +14,7 @@ from simulation.sagas import DEFINITIONS
 from simulation.violation import Violation
 from simulation.world import World
 
+
 class Judge:
     """Looks at one world."""
 
@@ -64,7 +65,12 @@ class Judge:
         states = [SAGA.validate_json(state) for (state,) in self._ask("SELECT state FROM sagas ORDER BY id")]
         by_id = {saga.id: saga for saga in states}
         keys = {key: saga_id for key, saga_id in self._ask("SELECT key, id FROM sagas WHERE key IS NOT NULL")}
-        found = []
+        callers = Counter(saga.caller.command_id for saga in states if saga.caller is not None)
+        found = [
+            Violation("a-command-begins-one-saga", f"{command} has begun {count}")
+            for command, count in callers.items()
+            if count > 1
+        ]
         for saga in states:
             for name in saga.steps:
                 child = by_id.get(keys.get(f"{saga.id}/{name}/do", ""))

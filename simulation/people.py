@@ -11,6 +11,7 @@ from orchestrator.engine import UnknownSaga
 from orchestrator.events import Cancelled, Event, PauseOrdered, ResumeOrdered, Retried, Signalled
 from orchestrator.store import LostRace
 from outbox.errors import OutOfReach
+from participants.inventory.seed import seed_stock
 from simulation.fate import Fate
 from simulation.sagas import ORDERED
 from simulation.world import World
@@ -36,7 +37,7 @@ class Order:
 def orders_of(fate: Fate) -> list[Order]:
     """A few orders: most can be carried out, some cannot."""
     chance = fate.random
-    alike = chance.choice(ORDERED) if chance.random() < 0.3 else None
+    alike = chance.choice(ORDERED) if chance.random() < 0.4 else None
     return [_order(fate, number, alike) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
 
 
@@ -102,9 +103,15 @@ class Operator:
     def begin(self, meddling: float) -> None:
         """Interfere for a while, so often a second."""
         at = self._world.fate.random.expovariate(meddling)
+        self._world.loop.call_at(self._world.fate.random.random() * HURRY * 2, self.restock, 1)
         while at < HURRY * 2:
             self._world.loop.call_at(at, self._meddle)
             at += self._world.fate.random.expovariate(meddling)
+
+    def restock(self, quantity: int) -> None:
+        """Bring in what there was too little of."""
+        visitor = self._world.visitor("storekeeper", "inventory")
+        visitor.spawn("restock", lambda: seed_stock(self._world.rack.databases["inventory"], {"gift": quantity}))
 
     def help(self, saga_id: str, saga: str, status: str) -> None:
         """What waits for a person gets one."""

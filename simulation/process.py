@@ -286,7 +286,7 @@ class Process:
             delay += chance.random() * self.around.slowness
         if self.around.fate.strikes("process-slow"):
             delay += chance.random()
-        elif chance.random() < 0.1:
+        elif chance.random() < self.around.fate.jitter:
             delay += chance.random() * 0.01
         return delay
 

@@ -19,7 +19,7 @@ from simulation.server import Server
 from simulation.witness import JOURNAL
 
 ROLES: Final = ("orchestrator", "order", "inventory", "payment")
-STOCK: Final = {"lamp": 1000, "bulb": 1000, "rare": 3, "sold-out": 0}
+STOCK: Final = {"lamp": 1000, "bulb": 1000, "rare": 3, "gift": 0, "sold-out": 0}
 ACCOUNTS: Final = {"ada": Decimal(100_000), "cy": Decimal(40), "bob": Decimal(5)}
 
 

@@ -103,6 +103,16 @@ def parts_of(data: PlaceOrder) -> Parts:
     return Parts(sku=data.lines[0].sku, count=2)
 
 
+def reserve_gift(data: PlaceOrder) -> ReserveStock:
+    """Something that there may be too little of."""
+    return ReserveStock(reservation_id=f"{data.saga_id}/gift", lines=(StockLine(sku="gift", quantity=1),))
+
+
+def sell_gift(data: PlaceOrder) -> SellStock:
+    """What was set aside is given away."""
+    return SellStock(reservation_id=f"{data.saga_id}/gift")
+
+
 def is_large(data: PlaceOrder) -> bool:
     """Whether somebody should look at it."""
     return data.total > Decimal(15)
@@ -169,7 +179,7 @@ parent_order = Saga(
     data=PlaceOrder,
     reversible=(
         parallel(
-            child(set_aside, parts_of, policy=PATIENT, undo_policy=UNTIRING),
+            child(set_aside, parts_of, policy=HASTY, undo_policy=UNTIRING),
             reversible(open_order, undo=reject_order, policy=HASTY, undo_policy=PATIENT),
         ),
         reversible(authorise_payment, undo=void_payment, policy=HASTY, undo_policy=PATIENT),
@@ -179,7 +189,27 @@ parent_order = Saga(
 )
 """A saga as a step."""
 
-DEFINITIONS: Final = Definitions((place_order, approved_order, part_order, parent_order))
+kit_order = Saga(
+    name="kit-order",
+    data=PlaceOrder,
+    reversible=(
+        child(set_aside, parts_of, policy=UNTIRING, undo_policy=UNTIRING),
+        reversible(authorise_payment, undo=void_payment, policy=HASTY, undo_policy=PATIENT),
+    ),
+    pivot=step(capture_payment, policy=PATIENT),
+    retriable=(step(reserve_gift, policy=PATIENT), step(sell_gift, policy=HASTY)),
+)
+"""A child that is waited for; and a step after the pivot that is refused until there is enough in stock."""
 
-ORDERED: Final = ("place-order", "place-order", "approved-order", "part-order", "parent-order")
+DEFINITIONS: Final = Definitions((place_order, approved_order, part_order, parent_order, kit_order))
+
+ORDERED: Final = (
+    "place-order",
+    "place-order",
+    "approved-order",
+    "part-order",
+    "part-order",
+    "parent-order",
+    "kit-order",
+)
 """Which of them is ordered how often."""

@@ -15,7 +15,7 @@ from simulation.world import World
 TROUBLE: Final = 60.0
 """Seconds at most, of virtual time."""
 
-LONGEST: Final = 3600.0
+LONGEST: Final = 900.0
 """Seconds of calm after which a saga that has not ended never will."""
 
 
@@ -54,6 +54,7 @@ async def _play(rack: Rack, seed: int, tracing: bool) -> Outcome:
         await _until_ended(world, customers, TROUBLE)
         world.fate.note("-- calm")
         adversary.heal()
+        operator.restock(100)
         if not await _until_ended(world, customers, LONGEST, operator):
             outcome.violations += judge.unended()
         else:

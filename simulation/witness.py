@@ -8,6 +8,7 @@ stands between the parts and tells.
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import orjson
@@ -58,7 +59,7 @@ class Witness:
             if subject.startswith("saga.reply."):
                 self._reply_settled(event)
             elif durable != "orchestrator":
-                self._command_settled(durable, str(event["id"]))
+                self._command_settled(durable, str(event["id"]), int(event.get("attempt", 1)))
 
     def committed(self) -> None:
         """The orchestrator has committed something."""
@@ -78,6 +79,7 @@ class Witness:
             for message_id in sorted(self._stored[role] - journal):
                 self._tell("what-is-sent-is-committed", f"{role} has sent {message_id} and never committed it")
         self._look_for_announcements()
+        self._look_for_haste()
         return self.violations
 
     def _look_for_announcements(self) -> None:
@@ -87,11 +89,36 @@ class Witness:
             if not server.ask("SELECT 1 FROM journal WHERE instr(body, ?) LIMIT 1", told):
                 self._tell("the-end-is-announced", f"nobody was told that saga {saga_id} is {status}")
 
+    def _look_for_haste(self) -> None:
+        """A step is asked again when its time is over, and not before, unless a person wants it."""
+        due: dict[tuple[str, str], tuple[str, int, str]] = {}
+        query = "SELECT saga_id, at, entries FROM saga_log ORDER BY saga_id, revision"
+        for saga_id, at, entries in self._servers["orchestrator"].ask(query):
+            read = orjson.loads(entries)
+            if any(entry["kind"] in ("retry-ordered", "resumed") for entry in read):
+                due.clear()
+            for entry in read:
+                if entry["kind"] not in ("asked", "undo-asked"):
+                    continue
+                place, now = (saga_id, entry["step"]), (entry["kind"], entry.get("round", 1))
+                before = due.get(place)
+                if before is not None and before[:2] == now and _moment(at) < _moment(before[2]):
+                    self._tell(
+                        "nobody-is-hurried", f"{entry['step']} of saga {saga_id} was asked again before its time"
+                    )
+                if entry.get("due_at"):
+                    due[place] = (*now, entry["due_at"])
+
     # --- one event
 
-    def _command_settled(self, role: str, command_id: str) -> None:
-        if not self._servers[role].ask("SELECT 1 FROM inbox WHERE message_id = ?", command_id):
+    def _command_settled(self, role: str, command_id: str, attempt: int) -> None:
+        server = self._servers[role]
+        if not server.ask("SELECT 1 FROM inbox WHERE message_id = ?", command_id):
             self._tell("what-is-settled-was-handled", f"{role} has acknowledged {command_id}, and not handled it")
+        single, packed = f"{command_id}/reply:{attempt}", f'"id":"{command_id}/reply","%"attempt":{attempt},'
+        if not server.ask("SELECT 1 FROM journal WHERE message_id = ?", single):
+            if not server.ask("SELECT 1 FROM journal WHERE body LIKE ? LIMIT 1", f"%{packed}%"):
+                self._tell("every-attempt-is-answered", f"{role} has not answered attempt {attempt} of {command_id}")
 
     def _reply_settled(self, event: Mapping[str, Any]) -> None:
         saga_id, step, *_ = str(event.get("answers", "")).split("/") + [""]
@@ -107,6 +134,11 @@ class Witness:
 
     def _tell(self, check: str, message: str) -> None:
         self.violations.append(Violation(check, message))
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _events(body: bytes) -> list[Mapping[str, Any]]:

@@ -90,9 +90,9 @@ class World:
             self._processes[role, number] = process
             process.boot()
 
-    def visitor(self, name: str) -> Process:
+    def visitor(self, name: str, role: str = "orchestrator") -> Process:
         """A process that comes and goes: a command of the CLI, which writes like a replica of the orchestrator."""
-        process = self._new_process(name, "orchestrator")
+        process = self._new_process(name, role)
         self._visitors.append(process)
         return process
 

@@ -105,7 +105,7 @@ async def _sweep_by_number(relay: Any) -> int:
     """From the last row that was seen, as if numbers were given in the order of the commits."""
     table, last = relay._outbox.tables.outbox, getattr(relay, "last_seen", 0)
     query = select(text("rowid"), table.c.message_id, table.c.subject, table.c.body)
-    query = query.where(text(f"rowid > {int(last)}")).order_by(text("rowid")).limit(SWEEP_ROWS)  # noqa: S608
+    query = query.where(text(f"rowid > {int(last)}")).order_by(text("rowid")).limit(SWEEP_ROWS)
     later = relay._outbox.clock.now() + relay._outbox.grace
     async with relay._outbox.database.transaction() as connection:
         rows = list(await connection.execute(query))

@@ -1,17 +1,18 @@
 """Mistakes in keeping sagas: store, engine, admission, and the orchestrator as a participant."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator import engine, outgoing, store
+from orchestrator import outgoing, store
 from orchestrator.admission import Admission
 from orchestrator.commands import OrchestratorCommands
-from orchestrator.engine import Engine
+from orchestrator.engine import Engine, Happening
+from orchestrator.events import TimedOut
 from orchestrator.machine import Decision
 from orchestrator.model import Caller, Phase, Saga
 from orchestrator.steps import SagaUndone
@@ -20,14 +21,12 @@ from orchestrator.tables import throttles
 from outbox.bulk import Writes
 from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
-from tests.mutants.hearing import _any_direction, _any_round, _fire_for_any_attempt
+from tests.mutants.hearing import _any_direction, _any_round, _fire_early
 from tests.mutants.planting import MODULES, Bug, Decider
 
 RIGHT_WRITE = Store.write
 RIGHT_ROW = store._row
 RIGHT_SEND_COMMANDS = outgoing._send_commands
-RIGHT_TIME_OUT = Engine._time_out
-RIGHT_STORED = store._stored
 
 
 class _Heedless(Writes):
@@ -36,9 +35,7 @@ class _Heedless(Writes):
     def insert(self, table: Any, rows: Any, *, known: bool = False, beaten: Exception | None = None) -> None:
         super().insert(table, rows, known=known or beaten is not None)
 
-    def update(
-        self, table: Any, rows: Any, *, unchanged: str | None = None, beaten: Exception | None = None
-    ) -> None:
+    def update(self, table: Any, rows: Any, *, unchanged: str | None = None, beaten: Exception | None = None) -> None:
         super().update(table, [{n: v for n, v in row.items() if n != "revision_before"} for row in rows])
 
 
@@ -77,25 +74,19 @@ def _an_undo_of_nothing(unit: UnitOfWork, decision: Decision) -> None:
     )
 
 
-def _no_first_commands_but_one(unit: UnitOfWork, decision: Decision) -> None:
-    RIGHT_SEND_COMMANDS(unit, replace(decision, dispatches=decision.dispatches[:1]))
-
-
 def _forget_whoever_asked(_unit: UnitOfWork, _saga: Saga, _caller: Caller) -> None:
     return None
 
 
-def _early(the_engine: Any, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
-    unit.now += timedelta(minutes=10)
-    RIGHT_TIME_OUT(the_engine, unit, stored)
-
-
-async def _read_for_lock(connection: AsyncConnection, admission: Any, name: str, now: datetime) -> datetime:
-    await connection.execute(admission._database.insert_new(throttles), [{"definition": name, "next_at": now}])
-    found: datetime = (
-        await connection.execute(select(throttles.c.next_at).where(throttles.c.definition == name))
-    ).scalar_one()
-    return found
+def _all_at_once(the_engine: Any, unit: UnitOfWork, stored: dict[str, Stored]) -> None:
+    """When one step of a saga is due, all of them are."""
+    events: list[Happening] = [
+        (saga_id, TimedOut(one.saga.command_id(name), step.attempt), None)
+        for saga_id, one in stored.items()
+        for name, step in one.saga.steps.items()
+        if step.due_at is not None
+    ]
+    the_engine.apply(unit, stored, events)
 
 
 async def _look_without_locking(admission: Any, connection: AsyncConnection, name: str, now: datetime) -> datetime:
@@ -110,25 +101,17 @@ async def _count_without_limit(_admission: Any, _unit: UnitOfWork, _name: str) -
     return 0
 
 
-async def _no_tombstone(
-    commands: Any, unit: UnitOfWork, received: Received, command: Any, caller: Caller
-) -> None:
+async def _no_tombstone(commands: Any, unit: UnitOfWork, received: Received, command: Any, caller: Caller) -> None:
     outgoing.answer(unit, caller, received.envelope.subject, SagaUndone(saga_id=received.envelope.subject))
 
 
-async def _answer_before_it_is_undone(commands: Any, unit: UnitOfWork, received: Received, saga_id: str, caller: Caller) -> None:
+async def _answer_before_it_is_undone(
+    commands: Any, unit: UnitOfWork, received: Received, saga_id: str, caller: Caller
+) -> None:
     outgoing.answer(unit, caller, saga_id, SagaUndone(saga_id=saga_id))
 
 
-async def _any_replica_will_do(
-    _store: Any, connection: AsyncConnection, saga_ids: Iterable[str]
-) -> dict[str, Stored]:
-    raise NotImplementedError
-
-
-def _start_again(
-    commands: Any, unit: UnitOfWork, received: Received, command: Any, known: Stored | None
-) -> Any:
+def _start_again(commands: Any, unit: UnitOfWork, received: Received, command: Any, known: Stored | None) -> Any:
     """A child that was begun before is begun once more, under a key of its own."""
     if known is None:
         return RIGHT_START(commands, unit, received, command, known)
@@ -140,15 +123,6 @@ def _start_again(
 RIGHT_START = OrchestratorCommands._start
 
 
-def _pause_is_forgotten(row: Any) -> Stored:
-    stored = RIGHT_STORED(row)
-    return replace(stored, revision=max(1, stored.revision))
-
-
-def _reply_of_any_kind(events: Mapping[str, Any]) -> None:
-    return None
-
-
 BUGS = (
     Bug("no version check", ((Store, "write", _without_looking),)),
     Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),)),
@@ -156,14 +130,18 @@ BUGS = (
     Bug("no timer is stored on the way back", ((store, "_row", _no_timer_on_the_way_back),)),
     Bug("re-asked under a new command id", ((outgoing, "_send_commands", _a_new_id_for_each_attempt),)),
     Bug("an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),)),
-    Bug("timers are fired before they are due", ((Engine, "_time_out", _early),)),
     Bug("a reply's direction is inferred from the state", tuple((m, "_step_of", _any_direction) for m in MODULES[1:2])),
     Bug("a reply to an earlier round counts", tuple((m, "_step_of", _any_round) for m in MODULES[1:2])),
-    Bug("a timer is not fenced by its attempt", ((Decider, "time_out", _fire_for_any_attempt),)),
+    Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early))),
     Bug("the last place is given away twice", ((Admission, "_lock", _look_without_locking),)),
     Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),)),
-    Bug("a child that was undone first leaves no tombstone", ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),)),
-    Bug("a child is said to be undone and is not", ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),)),
+    Bug(
+        "a child that was undone first leaves no tombstone",
+        ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),),
+    ),
+    Bug(
+        "a child is said to be undone and is not", ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),)
+    ),
     Bug("a child that is asked for again is not answered for", ((outgoing, "answer_again", _forget_whoever_asked),)),
     Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),)),
 )
