@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 import asyncpg
 import orjson
@@ -209,7 +209,7 @@ class _AmongJson(ColumnElement[bool]):
 
     inherit_cache = True
     _is_implicitly_boolean = True
-    _traverse_internals: ClassVar = [
+    _traverse_internals = [  # noqa: RUF012 (as SQLAlchemy has it)
         ("column", InternalTraversal.dp_clauseelement),
         ("wanted", InternalTraversal.dp_clauseelement),
     ]

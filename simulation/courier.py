@@ -116,7 +116,8 @@ class JetStream:
 
     async def stream_info(self, name: str) -> Stream:
         """Raises NotFoundError."""
-        return (await self._streams())[name] if name in self._broker.streams else _missing(name)
+        streams = await self._streams()
+        return streams[name] if name in streams else _missing(name)
 
     async def add_stream(self, config: StreamConfig) -> None:
         """Make a stream."""

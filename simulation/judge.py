@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from orchestrator.composition import messaging_of
 from orchestrator.model import SAGA
@@ -64,7 +65,7 @@ class Judge:
         """A parent has ended as its children have."""
         states = [SAGA.validate_json(state) for (state,) in self._ask("SELECT state FROM sagas ORDER BY id")]
         by_id = {saga.id: saga for saga in states}
-        keys = {key: saga_id for key, saga_id in self._ask("SELECT key, id FROM sagas WHERE key IS NOT NULL")}
+        keys = dict(self._ask("SELECT key, id FROM sagas WHERE key IS NOT NULL"))
         callers = Counter(saga.caller.command_id for saga in states if saga.caller is not None)
         found = [
             Violation("a-command-begins-one-saga", f"{command} has begun {count}")
@@ -88,5 +89,5 @@ class Judge:
                     found.append(Violation("only-garbage-is-buried", f"{role}: {subject}: {reason}: {body[:200]}"))
         return found
 
-    def _ask(self, query: str) -> list[tuple[str, ...]]:
+    def _ask(self, query: str) -> list[tuple[Any, ...]]:
         return self._world.rack.servers["orchestrator"].ask(query)

@@ -1,4 +1,4 @@
-"""The people of a schedule: customers who order, more than once if they are not told, and an operator who interferes."""
+"""The people of a schedule: customers who order until they are told, and an operator who interferes."""
 
 import asyncio
 from collections.abc import Mapping, Sequence

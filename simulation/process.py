@@ -124,8 +124,8 @@ class Process:
         if self.around.role == "orchestrator":
             self.open_engine()
         else:
-            processor = CommandProcessor(PARTICIPANTS[self.around.role], self.around.database)
-            self._inlets = {command_inlet(self.around.role, self.around.ack_wait): processor}
+            commands = CommandProcessor(PARTICIPANTS[self.around.role], self.around.database)
+            self._inlets = {command_inlet(self.around.role, self.around.ack_wait): commands}
         for inlet, processor in self._inlets.items():
             source = self.courier.source(inlet)
             self._sources.append(source)
@@ -239,7 +239,7 @@ class Process:
         except Exception as error:  # a service tells of it and tries again, or ends if it is a pump's
             self.surprises.append(f"{name}: {type(error).__name__}: {error}")
             self.around.fate.note(f"{self.name}: {name} has failed: {error!r}")
-            if name.startswith(("pump", "relay")):
+            if name.startswith(("start", "pump", "relay")):
                 self.die(f"{name} has failed")
         finally:
             self._busy.discard(name)

@@ -23,7 +23,7 @@ CHUNK: Final = 20
 """Schedules that a process plays between two reports."""
 
 CLEAN_EVERY: Final = 20
-"""Schedules between two collections of garbage: a world is full of cycles, and collecting all the time costs a fifth."""
+"""Schedules between two collections of garbage: a world is full of cycles, and looking for them all the time costs."""
 
 
 @dataclass(slots=True)

@@ -31,7 +31,6 @@ class Outcome:
     seconds: float = 0.0
     """Of virtual time."""
 
-    surprises: list[str] = field(default_factory=list)
     trace: list[str] | None = None
 
 
@@ -63,11 +62,11 @@ async def _play(rack: Rack, seed: int, tracing: bool) -> Outcome:
         outcome.violations.append(Violation("time-goes-by", str(error)))
     finally:
         world.close()
+    outcome.violations += [Violation("nothing-fails-unforeseen", one) for one in world.surprises]
     outcome.seconds = world.loop.time()
     outcome.ends = judge.ends()
     outcome.sagas = sum(outcome.ends.values())
     outcome.faults = dict(world.fate.fired)
-    outcome.surprises = world.surprises
     outcome.trace = world.fate.lines
     return outcome
 

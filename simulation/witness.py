@@ -116,12 +116,12 @@ class Witness:
         if not server.ask("SELECT 1 FROM inbox WHERE message_id = ?", command_id):
             self._tell("what-is-settled-was-handled", f"{role} has acknowledged {command_id}, and not handled it")
         single, packed = f"{command_id}/reply:{attempt}", f'"id":"{command_id}/reply","%"attempt":{attempt},'
-        if not server.ask("SELECT 1 FROM journal WHERE message_id = ?", single):
-            if not server.ask("SELECT 1 FROM journal WHERE body LIKE ? LIMIT 1", f"%{packed}%"):
-                self._tell("every-attempt-is-answered", f"{role} has not answered attempt {attempt} of {command_id}")
+        query = "SELECT 1 FROM journal WHERE message_id = ? OR body LIKE ? LIMIT 1"
+        if not server.ask(query, single, f"%{packed}%"):
+            self._tell("every-attempt-is-answered", f"{role} has not answered attempt {attempt} of {command_id}")
 
     def _reply_settled(self, event: Mapping[str, Any]) -> None:
-        saga_id, step, *_ = str(event.get("answers", "")).split("/") + [""]
+        saga_id, step, *_ = f"{event.get('answers')}/".split("/")
         found = self._servers["orchestrator"].ask("SELECT state FROM sagas WHERE id = ?", saga_id)
         state = orjson.loads(found[0][0])["steps"].get(step) if found else None
         if state is None or state.get("status") not in OUT:
