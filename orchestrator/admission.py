@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.definition import Rate, Saga
 from orchestrator.engine import TICK, Engine, Happening
 from orchestrator.events import Admitted
+from orchestrator.store import LostRace
 from orchestrator.tables import sagas, throttles
 from orchestrator.window import Window
 from outbox.errors import OutOfReach, SchemaMissing
@@ -86,6 +87,8 @@ class Admission:
                     admitted += await self._admit(unit, name, only=saga_id)
             except (OutOfReach, SchemaMissing):
                 raise
+            except LostRace:
+                log.debug("somebody else has moved a saga that was to begin", saga=saga_id)
             except Exception as error:
                 log.error("a saga cannot begin; see `saga verify`", saga=saga_id, reason=repr(error))
                 await self._postpone(saga_id)
@@ -93,8 +96,8 @@ class Admission:
 
     async def _postpone(self, saga_id: str) -> None:
         async with self._engine.outbox.unit_of_work() as unit:
-            later = update(sagas).where(sagas.c.id == saga_id).values(begins_at=unit.now + POSTPONED)
-            await unit.connection.execute(later)
+            waits = update(sagas).where(sagas.c.id == saga_id, sagas.c.status == "waiting")
+            await unit.connection.execute(waits.values(begins_at=unit.now + POSTPONED))
 
     async def _waiting_definitions(self) -> list[str]:
         """One step into an index for each definition that is loaded, however many wait for later, or for a place."""

@@ -188,10 +188,12 @@ class Engine:
                     self._time_out(unit, await self.store.lock(unit.connection, [saga_id]))
             except (OutOfReach, SchemaMissing):
                 raise
+            except LostRace:
+                log.debug("somebody else has moved a saga whose timer was due", saga=saga_id)
             except Exception as error:
                 log.error("the timer of a saga cannot be fired; see `saga verify`", saga=saga_id, reason=repr(error))
                 async with self.outbox.unit_of_work() as unit:
-                    await self.store.postpone(unit.connection, saga_id, unit.now + POSTPONED)
+                    await self.store.postpone(unit.connection, saga_id, unit.now, unit.now + POSTPONED)
         return len(due)
 
     def _time_out(self, unit: UnitOfWork, stored: dict[str, Stored]) -> None:

@@ -100,9 +100,13 @@ class Store:
         wanted = {"loaded": list(fingerprints), "now": now, "most": limit}
         return list((await connection.execute(self._due, wanted)).scalars())
 
-    async def postpone(self, connection: AsyncConnection, saga_id: str, until: datetime) -> None:
-        """Move a timer that cannot be fired out of the way of the others. `saga verify` will name the saga."""
-        await connection.execute(update(sagas).where(sagas.c.id == saga_id).values(due_at=until))
+    async def postpone(self, connection: AsyncConnection, saga_id: str, now: datetime, until: datetime) -> None:
+        """Move a timer that cannot be fired out of the way of the others. `saga verify` will name the saga.
+
+        One that is not due any more is another's: somebody has moved the saga on meanwhile.
+        """
+        still_due = update(sagas).where(sagas.c.id == saga_id, sagas.c.due_at <= now)
+        await connection.execute(still_due.values(due_at=until))
 
     async def any_due(self, fingerprints: Iterable[str], now: datetime) -> bool:
         """A look that locks nothing."""

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Column,
     Enum,
     Executable,
+    Insert,
     String,
     Table,
     Text,
@@ -121,7 +122,7 @@ async def insert_rows(connection: AsyncConnection, table: Table, rows: Sequence[
         return
     names = tuple(rows[0])
     if connection.dialect.name == "sqlite":
-        await connection.execute(sqlite.insert(table).on_conflict_do_nothing() if known else insert(table), rows)
+        await connection.execute(_insert_one(table, known), rows)
     else:
         await connection.execute(_insert(table, names, known), _columns(rows, names))
 
@@ -165,6 +166,11 @@ def _together(parts: tuple[_Part, ...]) -> Executable:
             inserts.append(_insert(part.table, part.names, part.known, prefix).cte(name))
             counts.append(literal_column("0"))
     return select(*(count.label(f"met{number}") for number, count in enumerate(counts))).add_cte(*inserts)
+
+
+@cache
+def _insert_one(table: Table, known: bool) -> Insert:
+    return sqlite.insert(table).on_conflict_do_nothing() if known else insert(table)
 
 
 @cache

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import asyncpg
 import orjson
@@ -42,7 +42,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
@@ -129,10 +129,18 @@ class _JsonList(TypeDecorator[Any]):
         return orjson.dumps(value).decode()
 
 
+class Server(Protocol):
+    """Stands in for a database server. A simulation has one: it speaks SQLite's SQL, and keeps writers apart itself."""
+
+    def engine(self, **options: Any) -> AsyncEngine:
+        """What executes statements there, with the options of SQLAlchemy."""
+        ...
+
+
 class Database:
     """The one door to a service's own database."""
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    def __init__(self, url: str, *, pool_size: int = 5, server: "Server | None" = None) -> None:
         try:
             self.url = make_url(url)
             self.dialect = self.url.get_backend_name()
@@ -143,17 +151,20 @@ class Database:
                 f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
                 "or postgresql://user:password@host/database"
             ) from None
+        self._name = self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
         options: dict[str, Any] = {}
         if self.dialect == "postgresql":
             options = {"pool_size": pool_size, "connect_args": {"server_settings": SERVER_SETTINGS}}
-        self.engine = create_async_engine(
-            self.url,
-            json_serializer=lambda value: orjson.dumps(value).decode(),
-            json_deserializer=orjson.loads,
-            hide_parameters=True,  # an error in a log should not show whose payment it was
-            **options,
-        )
-        self._writer = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
+        options |= {
+            "json_serializer": lambda value: orjson.dumps(value).decode(),
+            "json_deserializer": orjson.loads,
+            "hide_parameters": True,  # an error in a log should not show whose payment it was
+        }
+        self._writer = asyncio.Lock() if self.dialect == "sqlite" and server is None else nullcontext()
+        if server is not None:
+            self.engine = server.engine(**options)
+            return
+        self.engine = create_async_engine(self.url, **options)
         if self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
         else:
@@ -162,7 +173,7 @@ class Database:
             event.listen(self.engine.sync_engine, "invalidate", _let_go_of_sqlite)
 
     def __str__(self) -> str:
-        return self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
+        return self._name
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:

@@ -78,11 +78,12 @@ class Relay:
         """Whether nothing is in hand."""
         return not self._waiting and not self._leaving and not self._sent
 
-    async def run(self) -> None:
-        """Publish, sweep and clean up until cancelled."""
+    async def run(self, *, sweeping: bool = True) -> None:
+        """Publish, sweep and clean up until cancelled. Without `sweeping` somebody else calls `sweep`."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(forever("publish the outbox", self._publish))
-            tasks.create_task(forever("sweep the outbox", self._sweep))
+            if sweeping:
+                tasks.create_task(forever("sweep the outbox", self._sweep))
             tasks.create_task(forever("clean the outbox", self._clean))
 
     async def drain(self, patience: float) -> None:

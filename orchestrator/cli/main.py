@@ -23,6 +23,7 @@ from orchestrator.cli import (
     schedule,
     schema,
     signal,
+    simulate,
     start,
     why,
 )
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, why, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench):
+for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench, simulate):
     family.register(app)
 
 

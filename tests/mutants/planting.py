@@ -54,3 +54,28 @@ def planted(mutant: Mutant) -> Iterator[None]:
     finally:
         for place, name, right in before:
             setattr(place, name, right)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A mistake outside of the machine: its name, and what it puts in the place of which attributes of what.
+
+    `seed` is a schedule that finds it.
+    """
+
+    name: str
+    patches: tuple[tuple[Any, str, Any], ...]
+    seed: int = 0
+
+
+@contextmanager
+def dug_in(bug: Bug) -> Iterator[None]:
+    """Break the parts for a while."""
+    before = [(owner, name, owner.__dict__[name]) for owner, name, _ in bug.patches]
+    try:
+        for owner, name, mistake in bug.patches:
+            setattr(owner, name, mistake)
+        yield
+    finally:
+        for owner, name, right in before:
+            setattr(owner, name, right)

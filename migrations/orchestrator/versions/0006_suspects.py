@@ -12,10 +12,10 @@ down_revision = "orchestrator_0005"
 
 
 def upgrade(op: Operations) -> None:
-    """From 0004."""
+    """From 0005."""
     create_suspicion_v1(op)
 
 
 def downgrade(op: Operations) -> None:
-    """To 0004. Counting begins anew; who redrove or dropped which dead letter is forgotten."""
+    """To 0005. Counting begins anew; who redrove or dropped which dead letter is forgotten."""
     drop_suspicion_v1(op)

@@ -1,0 +1,159 @@
+"""Mistakes in carrying: unit of work, pump, relay, envelope, topology."""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import delete, select, text, update
+
+from outbox.envelope import Envelope, Packet, Unreadable, decode, pack
+from outbox.intake import Delivery
+from outbox.pump import Pump
+from outbox.relay import SWEEP_ROWS, Relay
+from outbox.topology import Topology
+from outbox.unit_of_work import Outbox, UnitOfWork
+from tests.mutants.planting import Bug
+
+RIGHT_COMMIT = Pump._commit
+RIGHT_ENSURE_CONSUMER = Topology._ensure_consumer
+
+
+async def _acknowledge_first(pump: Any, deliveries: Sequence[Delivery]) -> None:
+    pump._outbox.reach("received")
+    for delivery in deliveries:
+        await delivery.ack()
+    await RIGHT_COMMIT(pump, deliveries)
+
+
+async def _a_failed_batch_is_done(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+    try:
+        async with pump._outbox.unit_of_work() as unit:
+            await pump._processor.process(unit, _sorted(deliveries))
+    except Exception:
+        return set()
+    return set()
+
+
+async def _an_outage_is_an_answer(pump: Any, deliveries: Sequence[Delivery], error: Exception) -> set[int]:
+    return set()
+
+
+async def _half_a_batch(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+    return await RIGHT_COMMIT(pump, deliveries[:1])
+
+
+def _sorted(deliveries: Sequence[Delivery]) -> list[Any]:
+    from outbox.pump import Received
+
+    events = [(one, event) for one in deliveries for event in one.events if not isinstance(event, Unreadable)]
+    return [Received(event, one.subject, one.deliveries) for one, event in events]
+
+
+@asynccontextmanager
+async def _hand_over_first(outbox: Any) -> AsyncIterator[UnitOfWork]:
+    async with outbox.database.transaction() as connection:
+        unit = UnitOfWork(connection, outbox.clock.now())
+        yield unit
+        packets = pack(unit.outgoing.values())
+        outbox._committed(packets)
+        await outbox._write(unit, packets)
+        outbox.reach("before-commit")
+    outbox.reach("committed")
+
+
+@asynccontextmanager
+async def _write_twice(outbox: Any) -> AsyncIterator[UnitOfWork]:
+    """The change in one transaction, the messages that speak of it in another."""
+    async with outbox.database.transaction() as connection:
+        unit = UnitOfWork(connection, outbox.clock.now())
+        yield unit
+        packets = pack(unit.outgoing.values())
+        await unit.writes.flush(connection)
+    outbox.reach("before-commit")
+    async with outbox.database.transaction() as connection:
+        later = UnitOfWork(connection, outbox.clock.now(), dead_letters=unit.dead_letters)
+        await outbox._write(later, packets)
+    outbox.reach("committed")
+    outbox._committed(packets)
+
+
+async def _delete_first(relay: Any, packets: Sequence[Packet]) -> None:
+    relay._sent.update(packet.message_id for packet in packets)
+    await relay.clean()
+    await relay._broker.publish(packets)
+
+
+async def _believe_in_all(relay: Any, packets: Sequence[Packet]) -> None:
+    try:
+        await relay._broker.publish(packets)
+    finally:
+        relay._sent.update(packet.message_id for packet in packets)
+        relay._clean_up.set()
+
+
+async def _clean_everything(relay: Any) -> None:
+    relay._sent.clear()
+    async with relay._outbox.database.transaction() as connection:
+        await connection.execute(delete(relay._outbox.tables.outbox))
+
+
+async def _never_sweep(_relay: Any) -> int:
+    return 0
+
+
+async def _sweep_by_number(relay: Any) -> int:
+    """From the last row that was seen, as if numbers were given in the order of the commits."""
+    table, last = relay._outbox.tables.outbox, getattr(relay, "last_seen", 0)
+    query = select(text("rowid"), table.c.message_id, table.c.subject, table.c.body)
+    query = query.where(text(f"rowid > {int(last)}")).order_by(text("rowid")).limit(SWEEP_ROWS)
+    later = relay._outbox.clock.now() + relay._outbox.grace
+    async with relay._outbox.database.transaction() as connection:
+        rows = list(await connection.execute(query))
+        await connection.execute(update(table).values(due_at=later))
+    if rows:
+        relay.last_seen = rows[-1][0]
+    relay.hand_over([Packet(*row[1:]) for row in rows])
+    return len(rows)
+
+
+async def _never_make_a_consumer_again(topology: Any, stream: Any, inlet: Any) -> list[str]:
+    made = stream._broker.__dict__ if hasattr(stream._broker, "__dict__") else _MADE.setdefault(id(stream._broker), {})
+    if inlet in made:
+        return []
+    made[inlet] = True
+    return await RIGHT_ENSURE_CONSUMER(topology, stream, inlet)
+
+
+_MADE: dict[int, dict[Any, bool]] = {}
+
+
+async def _trust_in_topology(topology: Any, stream: Any) -> list[str]:
+    """Look once, and never again."""
+    return []
+
+
+def _without_attempt(envelope: Envelope) -> str:
+    return envelope.id
+
+
+def _one_bad_spoils_all(body: bytes) -> list[Envelope | Unreadable]:
+    events = decode(body)
+    bad: Iterable[Unreadable] = (event for event in events if isinstance(event, Unreadable))
+    return list(bad) or events
+
+
+BUGS = (
+    Bug("acknowledged before the commit", ((Pump, "handle", _acknowledge_first),)),
+    Bug("a failed batch is acknowledged", ((Pump, "_commit", _a_failed_batch_is_done),)),
+    Bug("half a batch is acknowledged unseen", ((Pump, "_commit", _half_a_batch),)),
+    Bug("an outage of the database costs the batch", ((Pump, "_outlast", _an_outage_is_an_answer),)),
+    Bug("handed over before the commit", ((Outbox, "unit_of_work", _hand_over_first),)),
+    Bug("change and messages in two transactions", ((Outbox, "unit_of_work", _write_twice),)),
+    Bug("the relay deletes before it publishes", ((Relay, "publish", _delete_first),)),
+    Bug("a publish that failed counts as one that did not", ((Relay, "publish", _believe_in_all),)),
+    Bug("the relay cleans up more than it has sent", ((Relay, "clean", _clean_everything),)),
+    Bug("what a crash left behind is not swept up", ((Relay, "sweep", _never_sweep),)),
+    Bug("the relay goes by number, not by state", ((Relay, "sweep", _sweep_by_number),)),
+    Bug("a lost consumer is not made again", ((Topology, "_ensure_consumer", _never_make_a_consumer_again),)),
+    Bug("the message id is without the attempt", ((Envelope, "message_id", property(_without_attempt)),)),
+)
