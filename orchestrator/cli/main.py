@@ -10,6 +10,7 @@ from typer.exceptions import Exit as ExitRequest
 from orchestrator.cli import (
     admin,
     bench,
+    chaos,
     define,
     definitions,
     demo,
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench):
+for family in (define, definitions, admin, prune, schedule, schema, explore, demo, bench, chaos):
     family.register(app)
 
 

@@ -154,6 +154,12 @@ class EmbeddedPostgres:
             end(self._process, signal.SIGINT, _STOP_SECONDS)
             self._process = None
 
+    def stop_at_once(self) -> None:
+        """PostgreSQL's own immediate shutdown: nobody's work is finished, and the next start replays the log."""
+        if self._process is not None:
+            end(self._process, signal.SIGQUIT, _STOP_SECONDS)
+            self._process = None
+
     def kill(self) -> None:
         """SIGKILL to all of its processes at once, as a crash would; the data stay for `start`."""
         if self._process is not None:
@@ -229,10 +235,10 @@ class EmbeddedPostgres:
         """PostgreSQL cannot choose a port itself, so somebody may take ours first: then try the next."""
         for _ in range(_PORT_TRIES - 1):
             try:
-                return self._launch(_free_port())
+                return self._launch(free_port())
             except _PortInUseError:
                 continue
-        return self._launch(_free_port())
+        return self._launch(free_port())
 
     def _launch(self, port: int) -> None:
         log_offset = size_of(self.log_file)
@@ -356,7 +362,8 @@ def _readable_copy(installed: Path, folder: Path) -> Path:
     return copy
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
