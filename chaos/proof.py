@@ -92,7 +92,7 @@ async def _sagas(database: Database) -> AsyncIterator[list[Row[Any]]]:
     while True:
         query = select(sagas.c.id, sagas.c.key, sagas.c.status).where(sagas.c.id > last).order_by(sagas.c.id)
         async with database.reading() as connection:
-            batch = list(await connection.execute(query.limit(BATCH)))
+            batch: list[Row[Any]] = list(await connection.execute(query.limit(BATCH)))
         if not batch:
             return
         yield batch

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
+from chaos.account import write
 from chaos.garbage import garbage
 from orchestrator.cli.run import run_services
 from orchestrator.composition import messaging_of, open_database, service_of
@@ -58,7 +59,7 @@ class RogueCourier(NatsCourier):
             carried += await self._treat(packet, manner)
         if carried:
             await super().publish(carried)
-        self._account.write_text(json.dumps({"done": {name: count for name, count in self._done.items() if name}}))
+        write(self._account, {"done": {name: count for name, count in self._done.items() if name}})
         return list(packets)
 
     async def _treat(self, packet: Packet, manner: str) -> list[Packet]:

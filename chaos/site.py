@@ -85,7 +85,7 @@ def new_folder(parent: Path) -> Path:
 
 @asynccontextmanager
 async def open_site(folder: Path, broker_count: int, seed: int, small_disks: Sequence[str]) -> AsyncIterator[Site]:
-    """Start servers and wires; they end with the block. `small_disks` names the servers that get a disk of their own."""
+    """Start servers and wires; they end with the block. `small_disks`: servers that get a disk of their own."""
     async with AsyncExitStack() as stack:
         disks = {name: stack.enter_context(Disk(folder / f"disk-{name}")) for name in small_disks}
         parent = disks[POSTGRES].folder if POSTGRES in disks else folder

@@ -5,6 +5,7 @@ While the database is away nothing is seen; what it says afterwards is what coun
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,17 +32,15 @@ class Watch:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
+            with suppress(OutOfReach, DBAPIError):
                 await self.look()
-            except (OutOfReach, DBAPIError):
-                pass
             await asyncio.sleep(EVERY)
 
     async def look(self) -> dict[str, int]:
         """How many sagas there are by status, now."""
-        query = select(sagas.c.status, func.count()).group_by(sagas.c.status)
+        query = select(sagas.c.status, func.count().label("sagas")).group_by(sagas.c.status)
         async with self.database.reading() as connection:
-            counts = {status: count for status, count in await connection.execute(query)}
+            counts = {row.status: row.sagas for row in await connection.execute(query)}
         seen = {status: counts.get(status, 0) for status in (*ENDED, "stuck")}
         self.samples.append(Sample(at=self.now(), started=sum(counts.values()), **seen))
         return counts

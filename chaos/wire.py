@@ -15,8 +15,10 @@ import asyncio
 import random
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 RETRANSMISSION: Final = 0.2
@@ -56,9 +58,10 @@ class Side(asyncio.Protocol):
         self._wire = wire
         self._way = way
         self._on_connected = on_connected
-        self._free_at = 0.0
+        self._later: deque[tuple[float, Callable[[], None]]] = deque()
         self._held: list[bytes] = []
         self._choked = False
+        self._has_ended = False
         self.peer: Side | None = None
         self.transport: asyncio.Transport | None = None
 
@@ -86,13 +89,17 @@ class Side(asyncio.Protocol):
         held, self._held = self._held, []
         for data in held:
             self.data_received(data)
+        if self._has_ended:
+            self._soon(peer.finish, 0.0)
+        if self.transport is None or self.transport.is_closing():
+            self._soon(peer.close, 0.0)
 
     def data_received(self, data: bytes) -> None:
         """Pass it on, now or later, but never out of order."""
         if self.peer is None:
             self._held.append(data)
             return
-        self._soon(lambda: self.peer and self.peer.write(data), self._way.lateness(self._wire.luck))
+        self._soon(partial(self.peer.write, data), self._way.lateness(self._wire.luck))
 
     def write(self, data: bytes) -> None:
         """Out at this end."""
@@ -108,8 +115,10 @@ class Side(asyncio.Protocol):
         self._choke(False)
 
     def eof_received(self) -> bool:
-        """The other end learns of it when all that was said before has come."""
-        self._soon(lambda: self.peer and self.peer.close(), 0.0)
+        """The other end learns of it when all that was said before has come, and may still answer."""
+        self._has_ended = True
+        if self.peer is not None:
+            self._soon(self.peer.finish, 0.0)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -117,6 +126,13 @@ class Side(asyncio.Protocol):
         self._wire.sides.discard(self)
         if self.peer is not None:
             self._soon(self.peer.close, 0.0)
+
+    def finish(self) -> None:
+        """Nothing more will come out here; when nothing more comes in either, it is over."""
+        if self._has_ended:
+            self.close()
+        elif self.transport is not None and not self.transport.is_closing():
+            self.transport.write_eof()
 
     def close(self) -> None:
         """After what is still to be written."""
@@ -135,14 +151,25 @@ class Side(asyncio.Protocol):
             self.peer._choked = choked
             self.peer.obey()
 
-    def _soon(self, act: Callable[[], object], late: float) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if not late and self._free_at <= now:
+    def _soon(self, act: Callable[[], None], late: float) -> None:
+        """Do it so much later, and never before what came before it."""
+        if not late and not self._later:
             act()
             return
-        self._free_at = max(now + late, self._free_at)
-        loop.call_at(self._free_at, act)
+        loop = asyncio.get_running_loop()
+        self._later.append((loop.time() + late, act))
+        if len(self._later) == 1:
+            loop.call_later(late, self._catch_up)
+
+    def _catch_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._later:
+            when, act = self._later[0]
+            if when > loop.time():
+                loop.call_at(when, self._catch_up)
+                return
+            act()
+            self._later.popleft()
 
 
 @dataclass(slots=True)

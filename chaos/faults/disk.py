@@ -1,4 +1,4 @@
-"""A disk that is full for a while. Whoever then gives up is started again when there is room: no program does that."""
+"""A disk that is full for a while. Who has given up by then is started again."""
 
 import asyncio
 from contextlib import suppress
@@ -6,9 +6,9 @@ from contextlib import suppress
 from chaos.errors import Missed
 from chaos.faults.processes import kill_server
 from chaos.faults.world import World
+from chaos.names import POSTGRES
 from chaos.plan import Planned
 from chaos.record import Fault
-from chaos.names import POSTGRES
 
 
 async def fill(world: World, planned: Planned) -> list[Fault]:

@@ -1,9 +1,10 @@
 """Processes that are not what they should be: a clock that jumps, a participant that answers as it likes."""
 
 import asyncio
-import json
 from pathlib import Path
+from typing import Any
 
+from chaos.account import read
 from chaos.errors import Missed
 from chaos.faults.world import World
 from chaos.plan import Planned
@@ -13,26 +14,24 @@ from orchestrator.cli.processes import role_of
 
 async def skew_clock(world: World, planned: Planned) -> list[Fault]:
     """A process whose clock of the day jumps to and fro by hours; nobody's deadline may depend on it."""
-    told = await _replaced(world, planned, "chaos.skewed:main")
+    at, told = await _replaced(world, planned, "chaos.skewed:main")
     if not told["jumps"]:
         raise Missed("the clock did not jump")
     seconds = f"{told['least']:+,.0f} s to {told['most']:+,.0f} s"
-    return [world.fault(planned, told["at"], f"{told['jumps']} jumps, from {seconds}")]
+    return [world.fault(planned, at, f"{told['jumps']} jumps, from {seconds}")]
 
 
 async def go_rogue(world: World, planned: Planned) -> list[Fault]:
     """A participant that answers twice, late, never, or with garbage. Each of them is a fault of its own."""
-    told = await _replaced(world, planned, "chaos.rogue:main")
-    done = {kind: count for kind, count in told["done"].items() if count}
+    at, told = await _replaced(world, planned, "chaos.rogue:main")
+    done: dict[str, int] = told["done"]
     if not done:
         raise Missed("it had nothing to answer")
-    return [
-        world.fault(planned, told["at"], f"{count:,} messages", kind=f"answer-{kind}") for kind, count in done.items()
-    ]
+    return [world.fault(planned, at, f"{count:,} messages", kind=f"answer-{kind}") for kind, count in done.items()]
 
 
-async def _replaced(world: World, planned: Planned, function: str) -> dict[str, float | int | dict[str, int] | object]:
-    """Let another stand in for a process for a while. Returns what it has told of itself."""
+async def _replaced(world: World, planned: Planned, function: str) -> tuple[float, dict[str, Any]]:
+    """Let another stand in for a process for a while. Returns since when, and what it has told of itself."""
     name = planned.target
     account = world.site.folder / f"{name}.{planned.kind}.json"
     account.unlink(missing_ok=True)
@@ -44,12 +43,5 @@ async def _replaced(world: World, planned: Planned, function: str) -> dict[str, 
         await asyncio.sleep(planned.lasts)
         await world.fleet.kill(name)
         world.fleet.start(name)
-    return _read(account) | {"at": at}
+    return at, read(account)
 
-
-def _read(account: Path) -> dict[str, object]:
-    try:
-        found: dict[str, object] = json.loads(account.read_text())
-        return found
-    except (OSError, ValueError) as error:
-        raise Missed("it had not begun when its time was over") from error

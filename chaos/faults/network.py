@@ -1,4 +1,4 @@
-"""The network between any two: cut, cut in one direction, slow, lossy, or broken off. See `wire` for what that means."""
+"""The network between any two: cut, cut in one direction, slow, lossy, or broken off (see `wire`)."""
 
 import asyncio
 import random

@@ -10,9 +10,9 @@ import psutil
 
 from chaos.errors import Missed
 from chaos.faults.world import World
+from chaos.names import POSTGRES, PROCESSES
 from chaos.plan import Planned
 from chaos.record import Fault
-from chaos.names import POSTGRES, PROCESSES
 
 RESTART_AFTER: Final = 0.3
 """Seconds until whoever looks after a process starts it again."""

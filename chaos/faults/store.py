@@ -45,20 +45,20 @@ async def delete_store(world: World, planned: Planned) -> list[Fault]:
 
 async def roll_back(world: World, planned: Planned) -> list[Fault]:
     """The store is replaced by a copy of what it was some seconds ago; what came since is forgotten."""
-    copies = {name: server.data_dir / "copy" for name, server in world.site.nats.items()}
+    name = f"copy-{planned.at:.3f}"
     try:
         async with world.hold(*world.site.nats):
             before, copied_at = await _sequence(world), world.now()
-            await _copy_stores(world)
+            await _copy_stores(world, name)
         await asyncio.sleep(planned.lasts)
         async with world.hold(*world.site.nats):
             after, at = await _sequence(world), world.now()
-            await _replace_stores(world, lambda server: _put_back(server))
+            await _replace_stores(world, lambda server: _put_back(server, name))
             detail = f"to a copy {at - copied_at:.1f} s old; {COMMANDS} went from {after:,} back to {before:,}"
             return [world.fault(planned, at, detail)]
     finally:
-        for copy in copies.values():
-            shutil.rmtree(copy, ignore_errors=True)
+        for server in world.site.nats.values():
+            shutil.rmtree(server.data_dir / name, ignore_errors=True)
 
 
 async def delete_stream(world: World, planned: Planned) -> list[Fault]:
@@ -94,18 +94,18 @@ async def _replace_stores(world: World, replace: Callable[[EmbeddedNats], None])
         await world.site.start(name)
 
 
-def _put_back(server: EmbeddedNats) -> None:
+def _put_back(server: EmbeddedNats, copy: str) -> None:
     shutil.rmtree(server.store)
-    (server.data_dir / "copy").rename(server.store)
+    (server.data_dir / copy).rename(server.store)
 
 
-async def _copy_stores(world: World) -> None:
+async def _copy_stores(world: World, name: str) -> None:
     """All at one moment: every server stands still meanwhile, as a disk's snapshot would have it."""
     async with AsyncExitStack() as stack:
         for server in world.site.nats.values():
             await stack.enter_async_context(standing_still(server.pid))
         for server in world.site.nats.values():
-            await asyncio.to_thread(shutil.copytree, server.store, server.data_dir / "copy", dirs_exist_ok=True)
+            await asyncio.to_thread(shutil.copytree, server.store, server.data_dir / name)
 
 
 async def _messages(world: World) -> int:
@@ -128,7 +128,7 @@ async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
     try:
         return await ask()
     except (NatsError, TimeoutError, OSError) as error:
-        raise Missed(f"JetStream: {error or type(error).__name__}") from error
+        raise Missed(f"JetStream: {str(error) or type(error).__name__}") from error
 
 
 async def _until_back(world: World, look: Callable[[], Awaitable[object]]) -> None:

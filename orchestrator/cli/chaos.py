@@ -15,6 +15,7 @@ import typer
 from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import Json
+from orchestrator.logs import configure_logging
 
 if TYPE_CHECKING:
     from chaos.run import Outcome
@@ -94,6 +95,7 @@ def _run(keep: bool, **options: Any) -> "Outcome":
     if options["scenario"] not in SCENARIOS:
         known = ", ".join(SCENARIOS)
         raise Failure(f"there is no scenario {options['scenario']!r}: there is {known}", Exit.USAGE)
+    configure_logging("error", "text")  # that servers come and go is what this is about
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))  # clean up then, too
     try:
         return run(Options(**options), _stage, keep=keep)

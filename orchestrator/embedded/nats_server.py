@@ -53,7 +53,7 @@ class Member:
     name: str
     port: int
     routes: tuple[str, ...]
-    """`127.0.0.1:6222` for each of the others. Only these are used: no server tells another, or a client, of a third."""
+    """`127.0.0.1:6222` for each of the others. No server tells others, or clients, of the rest."""
 
 
 class EmbeddedNats:

@@ -1,4 +1,4 @@
-"""`saga`, forked from a process that has imported it (see `orchestrator.embedded.forked`): one for all tests of a run."""
+"""`saga`, forked from a process that has imported it, one for all tests (see `orchestrator.embedded.forked`)."""
 
 import atexit
 from collections.abc import Mapping, Sequence
