@@ -21,7 +21,7 @@ def garbage(dice: random.Random, answers: str, type: str) -> bytes:
         [
             f"{MARK}: no JSON {dice.getrandbits(64):x}".encode(),
             b"\xff\xfe\x00" + f"{MARK} {dice.getrandbits(64):x}".encode(),
-            json.dumps([MARK, dice.getrandbits(64)]).encode(),
+            json.dumps([f"{MARK} {dice.getrandbits(64):x}"]).encode(),
             json.dumps({**event, "specversion": "9.9"}).encode(),
             json.dumps(event).encode(),  # it answers nothing
             json.dumps({**event, "answers": "nobody/nothing/do", "outcome": "done"}).encode(),

@@ -22,14 +22,14 @@ def recovered(faults: Sequence[Fault], samples: Sequence[Sample], until: float) 
         return tuple(faults)
     curve = _Curve(samples)
     usual = curve.rate(samples[0].at, until)
-    return tuple(fault.model_copy(update={"recovered_at": _when(fault, curve, usual, until)}) for fault in faults)
+    return tuple(fault.model_copy(update={"recovered_at": _when(fault, curve, usual)}) for fault in faults)
 
 
-def _when(fault: Fault, curve: "_Curve", usual: float, until: float) -> float | None:
+def _when(fault: Fault, curve: "_Curve", usual: float) -> float | None:
     before = max(curve.rate(max(curve.first, fault.at - BEFORE), fault.at), SHARE * usual)
     times = [fault.at, *(at for at in curve.times if at > fault.at)]
     wanted = SHARE * before
-    found = (at for at in times if at + AFTER <= until and curve.rate(at, at + AFTER) >= wanted)
+    found = (at for at in times if at + AFTER <= curve.last and curve.rate(at, at + AFTER) >= wanted)
     return next(found, None)
 
 
@@ -39,7 +39,7 @@ class _Curve:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.times = [sample.at for sample in samples]
         self._ended = [sample.completed + sample.compensated for sample in samples]
-        self.first = self.times[0]
+        self.first, self.last = self.times[0], self.times[-1]
 
     def rate(self, start: float, end: float) -> float:
         """Sagas that ended in a second."""

@@ -1,7 +1,6 @@
 """Processes that are not what they should be: a clock that jumps, a participant that answers as it likes."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from chaos.account import read
@@ -44,4 +43,3 @@ async def _replaced(world: World, planned: Planned, function: str) -> tuple[floa
         await world.fleet.kill(name)
         world.fleet.start(name)
     return at, read(account)
-

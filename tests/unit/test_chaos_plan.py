@@ -52,9 +52,9 @@ def test_a_mix_has_every_kind_before_any_comes_again_and_then_mostly_kills() -> 
 
 def test_a_cluster_has_wires_between_its_servers_too() -> None:
     assert len(wires(1)) == 8 * 2
-    assert set(wires(3)) - {f"{one}>{two}" for one in PROCESSES for two in ("nats-1", "nats-2", "nats-3", "postgres")} == {
-        f"nats-{one}>nats-{two}" for one in (1, 2, 3) for two in (1, 2, 3) if one != two
-    }
+    assert set(wires(3)) - {
+        f"{one}>{two}" for one in PROCESSES for two in ("nats-1", "nats-2", "nats-3", "postgres")
+    } == {f"nats-{one}>nats-{two}" for one in (1, 2, 3) for two in (1, 2, 3) if one != two}
 
 
 def test_of_ten_orders_one_is_refused_by_the_shelf_and_one_by_the_bank_and_all_are_orders() -> None:
