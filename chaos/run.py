@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from nats.errors import Error as NatsError
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 
@@ -47,7 +48,7 @@ from orchestrator.settings import ROLES, Settings
 from orchestrator.tables import sagas
 from outbox.database import Database
 from outbox.errors import BrokerOutOfReach, OutOfReach
-from outbox.topology import is_fetching
+from outbox.topology import Inlet, is_fetching
 
 log = structlog.get_logger()
 
@@ -189,10 +190,18 @@ async def _client(site: Site) -> AsyncIterator[Client]:
 async def _until_ready(client: Client, site: Site) -> None:
     deadline = asyncio.get_running_loop().time() + READY_WITHIN
     for role in ROLES:
-        while not await is_fetching(client.broker.jetstream, inlet_of(site.settings, role), REPLICAS):
+        while not await _fetches(client, inlet_of(site.settings, role)):
             if asyncio.get_running_loop().time() > deadline:
                 raise ChaosFailed(f"{role} was not at work after {READY_WITHIN:g} s: see {site.folder}/{role}-1.log")
             await asyncio.sleep(0.1)
+
+
+async def _fetches(client: Client, inlet: Inlet) -> bool:
+    """Whether both replicas do. A cluster that has just begun may not know."""
+    try:
+        return await is_fetching(client.broker.jetstream, inlet, REPLICAS)
+    except (NatsError, TimeoutError):
+        return False
 
 
 async def _storm(

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -200,7 +201,8 @@ async def test_a_cluster_outlives_a_server_and_its_servers_meet_over_wires(folde
 
 async def test_two_faults_do_not_hit_one_victim_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chaos.faults.world.PATIENCE", 0.05)
-    world = World(*([None] * 3), 0.0)  # type: ignore[arg-type]
+    nobody: Any = None
+    world = World(nobody, nobody, nobody, 0.0)
     async with world.hold("order-1", "nats-1"):
         with pytest.raises(Missed, match="nats-1 is being hit by another fault"):
             async with world.hold("nats-1"):
