@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from chaos.plan import Planned, plan
 from chaos.proof import Proof, prove
 from chaos.record import Fault, Record
 from chaos.recovery import recovered
-from chaos.scenarios import SCENARIOS, Scenario
+from chaos.scenarios import CLOCK, SCENARIOS, Scenario
 from chaos.site import Site, new_folder, open_site
 from chaos.watch import ENDED, Watch
 from orchestrator.cli.schema import upgrade_all
@@ -113,6 +114,8 @@ class Injector:
 def run(options: Options, stage: Stage, *, keep: bool = False) -> Outcome:
     """Start everything, break it, prove it, and leave nothing running. Raises ChaosFailed."""
     scenario = SCENARIOS[options.scenario]
+    if CLOCK in scenario.kinds and find_spec("time_machine") is None:
+        raise ChaosFailed("clocks are moved by time-machine, which is not installed: pip install 'amends[chaos]'")
     folder = new_folder(options.data_dir)
     with guarded(folder) as guard:
         outcome = asyncio.run(_run(options, scenario, folder, stage))
