@@ -19,6 +19,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +137,8 @@ def _attend(request: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
     answers = socket.socket(fileno=told)
     answers.send(NUMBER.pack(pid))
     _, status = os.waitpid(pid, 0)
-    answers.send(NUMBER.pack(os.waitstatus_to_exitcode(status)))
+    with suppress(BrokenPipeError):  # nobody wants to know any more
+        answers.send(NUMBER.pack(os.waitstatus_to_exitcode(status)))
     os._exit(0)
 
 

@@ -16,7 +16,7 @@ import pytest
 from chaos.record import Record
 from tests.support.cli import Saga, processes_of
 
-QUICK = ("--rate", "12", "--duration", "12")
+QUICK = ("--rate", "12", "--duration", "10")
 
 
 @pytest.fixture
@@ -24,7 +24,9 @@ def saga() -> Iterator[Saga]:
     """An empty folder that PostgreSQL can reach: a test's own is closed to all but us."""
     with tempfile.TemporaryDirectory(prefix="amends-chaos-") as name:
         Path(name).chmod(0o711)
-        yield Saga(Path(name))
+        saga = Saga(Path(name))
+        saga.patience = 200
+        yield saga
 
 
 def left_in(saga: Saga) -> list[Path]:
@@ -32,13 +34,14 @@ def left_in(saga: Saga) -> list[Path]:
     return list((saga.folder / ".chaos").iterdir())
 
 
+@pytest.mark.timeout(240)  # it waits for messages that the broker has lost
 def test_a_mix_of_everything_loses_nothing_and_says_what_it_did(saga: Saga) -> None:
     done = saga("chaos", "run", "mix", "--seed", "20", *QUICK, "--every", "1", "--json", "records/mix.json")
     assert done.code == 0, done.err
     assert "seed 20\n" in done.err
     assert "no violations" in done.err
     record = Record.model_validate_json((saga.folder / "records" / "mix.json").read_text())
-    assert record.reproduce == "saga chaos run mix --seed 20 --duration 12 --rate 12 --every 1"
+    assert record.reproduce == "saga chaos run mix --seed 20 --duration 10 --rate 12 --every 1"
     assert (record.verdict, record.brokers, record.database) == ("no violations", 1, "postgresql")
     assert len(record.fired) >= 4
     assert record.sagas.keys() <= {"completed", "compensated"}
