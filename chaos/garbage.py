@@ -14,6 +14,7 @@ def garbage(dice: random.Random, answers: str, type: str) -> bytes:
         "id": f"{MARK}-{dice.getrandbits(64):x}",
         "source": "/rogue",
         "type": type,
+        "subject": "nobody",
         "time": "2026-01-01T00:00:00Z",
         "data": {MARK: True},
     }

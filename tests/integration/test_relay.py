@@ -384,7 +384,7 @@ async def test_many_large_messages_are_not_packed_into_one_that_is_too_large(ord
 async def test_a_stream_that_takes_nothing_holds_up_no_other(
     order: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Found by chaos: when a store was deleted under its server one stream took no more, and all sagas waited for it."""
+    """Found by chaos: a store was deleted under its server, one stream took no more, and all sagas waited for it."""
     monkeypatch.setattr(broker_module, "PUBLISH_TIMEOUT", 60.0)
     await Topology().ensure(broker.jetstream)
     silent = (await broker.jetstream.stream_info(EVENTS)).config
