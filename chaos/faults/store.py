@@ -1,0 +1,142 @@
+"""The broker forgets: everything, what came lately, a stream, a consumer."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from nats.errors import Error as NatsError
+from nats.js.api import StreamInfo
+from nats.js.errors import NotFoundError
+
+from chaos.errors import Missed
+from chaos.faults.processes import kill_server, standing_still
+from chaos.faults.world import World
+from chaos.plan import Planned
+from chaos.record import Fault
+from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox.topology import COMMANDS
+
+T = TypeVar("T")
+
+
+async def wipe(world: World, planned: Planned) -> list[Fault]:
+    """Every server of NATS is killed, loses its whole store, and starts anew."""
+    async with world.hold(*world.site.nats):
+        messages, at = await _messages(world), world.now()
+        await _replace_stores(world, lambda server: shutil.rmtree(server.store))
+        return [world.fault(planned, at, f"{messages:,} messages were in it")]
+
+
+async def delete_store(world: World, planned: Planned) -> list[Fault]:
+    """The store is deleted under the running servers, as `rm -rf` would; after a while they are started again."""
+    async with world.hold(*world.site.nats):
+        messages, at = await _messages(world), world.now()
+        for server in world.site.nats.values():
+            await asyncio.to_thread(shutil.rmtree, server.store, ignore_errors=True)
+        await asyncio.sleep(planned.lasts)
+        for name in world.site.nats:
+            await kill_server(world, name)
+        for name in world.site.nats:
+            await world.site.start(name)
+        return [world.fault(planned, at, f"{messages:,} messages were in it; the servers ran on for a while")]
+
+
+async def roll_back(world: World, planned: Planned) -> list[Fault]:
+    """The store is replaced by a copy of what it was some seconds ago; what came since is forgotten."""
+    name = f"copy-{planned.at:.3f}"
+    try:
+        async with world.hold(*world.site.nats):
+            before, copied_at = await _sequence(world), world.now()
+            await _copy_stores(world, name)
+        await asyncio.sleep(planned.lasts)
+        async with world.hold(*world.site.nats):
+            after, at = await _sequence(world), world.now()
+            await _replace_stores(world, lambda server: _put_back(server, name))
+            detail = f"to a copy {at - copied_at:.1f} s old; {COMMANDS} went from {after:,} back to {before:,}"
+            return [world.fault(planned, at, detail)]
+    finally:
+        for server in world.site.nats.values():
+            shutil.rmtree(server.data_dir / name, ignore_errors=True)
+
+
+async def delete_stream(world: World, planned: Planned) -> list[Fault]:
+    """A stream is gone, with its consumers and all its messages."""
+    stream, name = world.jetstream(), planned.target
+    async with world.hold(name):
+        found: StreamInfo = await _asked(lambda: stream.stream_info(name))
+        at = world.now()
+        await _asked(lambda: stream.delete_stream(name))
+        await _until_back(world, lambda: stream.stream_info(name))
+        return [world.fault(planned, at, f"{found.state.messages:,} messages were in it")]
+
+
+async def delete_consumer(world: World, planned: Planned) -> list[Fault]:
+    """A durable consumer is gone, and with it what has been delivered and acknowledged."""
+    stream, (name, _, durable) = world.jetstream(), planned.target.partition("/")
+    async with world.hold(name):
+        await _asked(lambda: stream.consumer_info(name, durable))
+        at = world.now()
+        await _asked(lambda: stream.delete_consumer(name, durable))
+        await _until_back(world, lambda: stream.consumer_info(name, durable))
+        return [world.fault(planned, at)]
+
+
+async def _replace_stores(world: World, replace: Callable[[EmbeddedNats], None]) -> None:
+    for name in world.site.nats:
+        await kill_server(world, name)
+    for server in world.site.nats.values():
+        if not server.store.exists():
+            raise Missed(f"there is no store at {server.store}")
+        await asyncio.to_thread(replace, server)
+    for name in world.site.nats:
+        await world.site.start(name)
+
+
+def _put_back(server: EmbeddedNats, copy: str) -> None:
+    shutil.rmtree(server.store)
+    (server.data_dir / copy).rename(server.store)
+
+
+async def _copy_stores(world: World, name: str) -> None:
+    """All at one moment: every server stands still meanwhile, as a disk's snapshot would have it."""
+    async with AsyncExitStack() as stack:
+        for server in world.site.nats.values():
+            await stack.enter_async_context(standing_still(server.pid))
+        for server in world.site.nats.values():
+            await asyncio.to_thread(shutil.copytree, server.store, server.data_dir / name)
+
+
+async def _messages(world: World) -> int:
+    """How many commands the broker holds. Raises Missed when there are none: to lose nothing is no fault."""
+    stream = world.jetstream()
+    info: StreamInfo = await _asked(lambda: stream.stream_info(COMMANDS))
+    if not info.state.messages:
+        raise Missed("the store is empty")
+    return info.state.messages
+
+
+async def _sequence(world: World) -> int:
+    stream = world.jetstream()
+    info: StreamInfo = await _asked(lambda: stream.stream_info(COMMANDS))
+    return info.state.last_seq
+
+
+async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
+    """Raises Missed: whoever does not answer, or is not there, cannot be hit."""
+    try:
+        return await ask()
+    except (NatsError, TimeoutError, OSError) as error:
+        raise Missed(f"JetStream: {str(error) or type(error).__name__}") from error
+
+
+async def _until_back(world: World, look: Callable[[], Awaitable[object]]) -> None:
+    """Somebody has put it back. When nobody does the sagas will not end, and that is what is judged."""
+    deadline = world.now() + 30.0
+    while world.now() < deadline:
+        try:
+            await look()
+            return
+        except (NotFoundError, NatsError, TimeoutError, OSError):
+            await asyncio.sleep(0.05)
