@@ -342,6 +342,7 @@ def test_the_log_is_followed_live_until_ctrl_c(shared: Saga) -> None:
 
 def test_verify_names_the_saga_and_the_rows_of_a_violation(shared: Saga, own: Saga) -> None:
     saga_id = place(shared)
+    assert shared("verify").code == 0, "the outboxes are empty"
     copy_databases(shared, own)
     clean = own("verify", "--json")
     [[sagas]] = behind_its_back(own, "orchestrator", "SELECT count(*) FROM sagas")
