@@ -21,6 +21,7 @@ from outbox.courier import Source
 from outbox.envelope import Envelope, Unreadable
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.intake import Delivery
+from outbox.outages import outages
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 
@@ -207,7 +208,7 @@ class Pump:
 
     async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
         """Hold on to the batch until the database takes it: an outage costs no message its tries."""
-        log.warning("the database is out of reach; everything waits until it is back", reason=str(error))
+        outages().notice(error, "the pump")
         self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
@@ -215,7 +216,7 @@ class Pump:
                 await delivery.still_working()
             with suppress(DatabaseOutOfReach, SchemaMissing):
                 failed = await self._commit(deliveries)
-                log.info("the database is back")
+                outages().ends("the pump")
                 return failed
             delay = min(5.0, delay * 2)
         return None

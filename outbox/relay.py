@@ -18,6 +18,7 @@ from sqlalchemy import delete, select, update
 
 from outbox.courier import Publisher
 from outbox.envelope import Packet
+from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
 from outbox.unit_of_work import Outbox
 
@@ -83,7 +84,11 @@ class Relay:
         await self._work.wait()
         self._work.clear()
         messages = self._take()
-        await self.publish(messages)
+        try:
+            await self.publish(messages)
+        except BrokerOutOfReach:
+            self.hand_over(messages)  # to try again by ourselves, and so to know when the broker is back
+            raise
         return 0.0
 
     async def flush(self) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from outbox.courier import Courier
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.loops import forever
+from outbox.outages import Outages, Resource, report_to
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet
@@ -40,6 +41,7 @@ class Service:
     ) -> None:
         self.role = role
         self.ready = asyncio.Event()
+        self.outages = Outages()
         self._stop = asyncio.Event()
         self._outbox = outbox
         self._courier = courier
@@ -57,6 +59,7 @@ class Service:
     async def run(self) -> None:
         """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""
         structlog.contextvars.bind_contextvars(role=self.role)
+        report_to(self.outages)
         stopping = asyncio.create_task(self._stop.wait())
         try:
             starting = asyncio.create_task(self._start())
@@ -85,10 +88,10 @@ class Service:
                     await source.start()
                 break
             except (BrokerOutOfReach, OSError) as error:
-                if delay == 0.1:
-                    log.warning("waiting for NATS", reason=str(error))
+                self.outages.begins(Resource.NATS, "the start", str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
+        self.outages.ends("the start")
         self.ready.set()
         log.info("ready", database=str(self._outbox.database))
 
@@ -99,10 +102,10 @@ class Service:
                 async with self._outbox.database.reading() as connection:
                     await connection.execute(select(self._outbox.tables.outbox.c.message_id).limit(1))
                 await self._outbox.clock.sync(self._outbox.database)
+                self.outages.ends("the start")
                 return
             except DatabaseOutOfReach as error:
-                if delay == 0.1:
-                    log.warning("waiting for the database", reason=str(error))
+                self.outages.begins(Resource.DATABASE, "the start", str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
 
@@ -135,8 +138,7 @@ class Service:
             await source.stop()
 
     async def _watch(self) -> float:
-        if self._courier.is_connected:
-            for line in await self._courier.ensure(self._inlets):
-                log.warning(f"{line}: it was missing or had changed")
+        if self._courier.is_connected and (done := await self._courier.ensure(self._inlets)):
+            log.warning(f"{'; '.join(done)}: what was missing, or had changed, is as it should be")
         await self._outbox.clock.sync(self._outbox.database)
         return WATCH_EVERY
