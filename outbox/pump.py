@@ -9,6 +9,7 @@ with more care (see `suspects`), and buried only when it kills. The broker itsel
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,12 @@ class Pump:
         self._processor = processor
         self._suspects = Suspects(outbox)
         self._stopping = asyncio.Event()
+        self._since: float | None = None
+
+    @property
+    def busy(self) -> float:
+        """For how many seconds it has worked on the batch in hand."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     async def run(self) -> None:
         """Until `stop` is called, and then to the end of the batch in hand."""
@@ -78,7 +85,9 @@ class Pump:
                 taking = asyncio.create_task(self._source.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
+                    self._since = time.monotonic()
                     await self.handle(taking.result())
+                    self._since = None
         finally:
             stopping.cancel()
             if taking is not None:

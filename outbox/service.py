@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from outbox.courier import Courier
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.health import Readiness, readiness
 from outbox.loops import forever
 from outbox.outages import Outages, Resource, report_to
 from outbox.pump import Processor, Pump
@@ -23,6 +24,9 @@ WATCH_EVERY: Final = 2.0
 """Seconds between two looks at whether streams and consumers are still there."""
 
 DRAIN: Final = 5.0
+
+LONGEST_BATCH: Final = 120.0
+"""Seconds. A batch that takes longer, with database and broker in reach, will never end."""
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -51,10 +55,22 @@ class Service:
         self._pumps = [Pump(source, outbox, processor) for source, processor in pairs]
         self._relay = Relay(outbox, courier)
         self._background = background
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def stop(self) -> None:
         """Finish the batch in hand and leave."""
         self._stop.set()
+
+    @property
+    def ailments(self) -> list[str]:
+        """What only a new process can cure; nothing when it is well, starts, or waits for what is out of reach."""
+        dead = ["one of its loops has ended"] if any(task.done() for task in self._tasks) else []
+        hung = [f"it works on one batch for {pump.busy:.0f} s" for pump in self._pumps if pump.busy > LONGEST_BATCH]
+        return [] if self._stop.is_set() else dead + ([] if self.outages.current else hung)
+
+    async def readiness(self) -> Readiness:
+        """Whether it does its work, and what it lacks."""
+        return await readiness(self.role, self._outbox, self.outages, has_started=self.ready.is_set())
 
     async def run(self) -> None:
         """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""
@@ -116,6 +132,7 @@ class Service:
             asyncio.create_task(forever("watch the topology", self._watch)),
             *(asyncio.create_task(job()) for job in self._background),
         ]
+        self._tasks = [*pumps, *others]
         try:
             done, _ = await asyncio.wait({stopping, *pumps, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
