@@ -9,6 +9,7 @@
 - `schedules`, `retention`    what begins by the clock, and what is pruned
 - `graph`, `lint`             a definition drawn, and its hazards
 - `verify`                    the proof, read from the databases
+- `why`, `letters`, `health`  what keeps a saga, dead letters, how a process is
 - `composition`               where everything is wired together
 - `cli`                       the command `saga`
 """

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     pool_size: int = Field(5, ge=1, description="connections to PostgreSQL per role")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     log_format: str = Field("text", pattern="^(text|json)$")
+    health_address: str = Field(
+        "",
+        pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]*):(-1|\d{1,5})$",
+        description="host:port where `saga run` and `saga dev` answer /healthz and /readyz; port 0: a free one",
+    )
     crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")
 
     @field_validator("crash_at")

@@ -9,6 +9,9 @@ service that owns a database. It knows nothing of sagas. Read it in this order:
 - `unit_of_work`   one transaction that writes the change and the messages that speak of it
 - `relay`          takes committed messages to the broker
 - `intake`, `pump` take messages from the broker through a transaction, and acknowledge after it
+- `suspects`       which messages do harm, and which only come again
+- `dead_letters`   those that could not be handled: sent once more, or dropped
+- `outages`        what is out of reach, said once; `health` tells it
 - `topology`       the streams and consumers, checked and rebuilt by us
 - `service`        the four of them as one running role
 """

@@ -11,6 +11,7 @@ from nats.js import JetStreamContext
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
+from outbox.outages import Resource, outages
 
 log = structlog.get_logger()
 
@@ -101,10 +102,10 @@ class Broker:
 
     async def _lost(self) -> None:
         if self._client is not None:
-            log.warning("connection to NATS lost; trying again until it is back", url=self.url)
+            outages().begins(Resource.NATS, "the connection", f"the connection to {self.url} is lost")
 
     async def _back(self) -> None:
-        log.info("connection to NATS is back", url=self.url)
+        outages().ends("the connection")
 
 
 def servers_of(url: str) -> list[str]:

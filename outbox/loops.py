@@ -6,7 +6,8 @@ from typing import Final
 
 import structlog
 
-from outbox.errors import OutOfReach
+from outbox.errors import OutOfReach, SchemaMissing
+from outbox.outages import outages
 
 log = structlog.get_logger()
 
@@ -16,20 +17,30 @@ LONGEST_PAUSE: Final = 5.0
 async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
     """Do a job again and again until cancelled; it returns how many seconds to pause.
 
-    What it raises is told when the trouble begins and when it ends. In between the pause grows up to five seconds.
+    What it raises is told when the trouble begins and when it ends; what is out of reach, once for all loops of a role
+    (see `outages`). In between the pause grows up to five seconds.
     """
-    pause = 0.0
+    pause, is_told = 0.0, False
     while True:
         try:
             wait = await job()
-            if pause:
+            if is_told:
                 log.info("working again", job=name)
-            pause = 0.0
+            if pause:
+                outages().ends(name)
+            pause, is_told = 0.0, False
+        except (OutOfReach, SchemaMissing) as error:
+            outages().notice(error, name)
+            pause = wait = _longer(pause)
         except Exception as error:  # whatever it is, the next try may go well, and nothing is lost by it
-            if not pause:
-                unexpected = None if isinstance(error, OutOfReach) else error
-                log.warning("not working; trying again", job=name, reason=str(error), exc_info=unexpected)
-            pause = wait = min(LONGEST_PAUSE, max(0.25, pause * 2))
+            if not is_told:
+                log.warning("not working; trying again", job=name, reason=str(error), exc_info=error)
+            pause, is_told = _longer(pause), True
+            wait = pause
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError  # `wait_for` of Python 3.11 swallows one that comes as its answer comes
         await asyncio.sleep(wait)
+
+
+def _longer(pause: float) -> float:
+    return min(LONGEST_PAUSE, max(0.25, pause * 2))

@@ -9,6 +9,7 @@ with more care (see `suspects`), and buried only when it kills. The broker itsel
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from outbox.courier import Source
 from outbox.envelope import Envelope, Unreadable
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.intake import Delivery
+from outbox.outages import outages
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 
@@ -67,6 +69,12 @@ class Pump:
         self._processor = processor
         self._suspects = Suspects(outbox)
         self._stopping = asyncio.Event()
+        self._since: float | None = None
+
+    @property
+    def busy(self) -> float:
+        """For how many seconds it has worked on the batch in hand."""
+        return 0.0 if self._since is None else time.monotonic() - self._since
 
     async def run(self) -> None:
         """Until `stop` is called, and then to the end of the batch in hand."""
@@ -77,7 +85,9 @@ class Pump:
                 taking = asyncio.create_task(self._source.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
+                    self._since = time.monotonic()
                     await self.handle(taking.result())
+                    self._since = None
         finally:
             stopping.cancel()
             if taking is not None:
@@ -207,7 +217,7 @@ class Pump:
 
     async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
         """Hold on to the batch until the database takes it: an outage costs no message its tries."""
-        log.warning("the database is out of reach; everything waits until it is back", reason=str(error))
+        outages().notice(error, "the pump")
         self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
@@ -215,7 +225,7 @@ class Pump:
                 await delivery.still_working()
             with suppress(DatabaseOutOfReach, SchemaMissing):
                 failed = await self._commit(deliveries)
-                log.info("the database is back")
+                outages().ends("the pump")
                 return failed
             delay = min(5.0, delay * 2)
         return None

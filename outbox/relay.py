@@ -20,6 +20,7 @@ from sqlalchemy import bindparam, delete, select, update
 
 from outbox.courier import Publisher
 from outbox.envelope import Packet
+from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
 from outbox.topology import SUBJECTS, stream_of
 from outbox.unit_of_work import Outbox
@@ -103,7 +104,11 @@ class Relay:
         await self._work[stream].wait()
         self._work[stream].clear()
         messages = self._take(stream)
-        await self.publish(messages)
+        try:
+            await self.publish(messages)
+        except BrokerOutOfReach:  # to try again by ourselves, and so to know when the broker is back
+            self.hand_over([message for message in messages if message.message_id not in self._sent])
+            raise
         return 0.0
 
     async def flush(self) -> None:

@@ -10,7 +10,9 @@ from sqlalchemy import select
 
 from outbox.courier import Courier
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
+from outbox.health import Readiness, readiness
 from outbox.loops import forever
+from outbox.outages import Outages, Resource, report_to
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet
@@ -22,6 +24,9 @@ WATCH_EVERY: Final = 2.0
 """Seconds between two looks at whether streams and consumers are still there."""
 
 DRAIN: Final = 5.0
+
+LONGEST_BATCH: Final = 120.0
+"""Seconds. A batch that takes longer, with database and broker in reach, will never end."""
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -40,6 +45,7 @@ class Service:
     ) -> None:
         self.role = role
         self.ready = asyncio.Event()
+        self.outages = Outages()
         self._stop = asyncio.Event()
         self._outbox = outbox
         self._courier = courier
@@ -49,14 +55,27 @@ class Service:
         self._pumps = [Pump(source, outbox, processor) for source, processor in pairs]
         self._relay = Relay(outbox, courier)
         self._background = background
+        self._tasks: list[asyncio.Task[Any]] = []
 
     def stop(self) -> None:
         """Finish the batch in hand and leave."""
         self._stop.set()
 
+    @property
+    def ailments(self) -> list[str]:
+        """What only a new process can cure; nothing when it is well, starts, or waits for what is out of reach."""
+        dead = ["one of its loops has ended"] if any(task.done() for task in self._tasks) else []
+        hung = [f"it works on one batch for {pump.busy:.0f} s" for pump in self._pumps if pump.busy > LONGEST_BATCH]
+        return [] if self._stop.is_set() else dead + ([] if self.outages.current else hung)
+
+    async def readiness(self) -> Readiness:
+        """Whether it does its work, and what it lacks."""
+        return await readiness(self.role, self._outbox, self.outages, has_started=self.ready.is_set())
+
     async def run(self) -> None:
         """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""
         structlog.contextvars.bind_contextvars(role=self.role)
+        report_to(self.outages)
         stopping = asyncio.create_task(self._stop.wait())
         try:
             starting = asyncio.create_task(self._start())
@@ -85,10 +104,10 @@ class Service:
                     await source.start()
                 break
             except (BrokerOutOfReach, OSError) as error:
-                if delay == 0.1:
-                    log.warning("waiting for NATS", reason=str(error))
+                self.outages.begins(Resource.NATS, "the start", str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
+        self.outages.ends("the start")
         self.ready.set()
         log.info("ready", database=str(self._outbox.database))
 
@@ -99,10 +118,10 @@ class Service:
                 async with self._outbox.database.reading() as connection:
                     await connection.execute(select(self._outbox.tables.outbox.c.message_id).limit(1))
                 await self._outbox.clock.sync(self._outbox.database)
+                self.outages.ends("the start")
                 return
             except DatabaseOutOfReach as error:
-                if delay == 0.1:
-                    log.warning("waiting for the database", reason=str(error))
+                self.outages.begins(Resource.DATABASE, "the start", str(error))
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
 
@@ -113,6 +132,7 @@ class Service:
             asyncio.create_task(forever("watch the topology", self._watch)),
             *(asyncio.create_task(job()) for job in self._background),
         ]
+        self._tasks = [*pumps, *others]
         try:
             done, _ = await asyncio.wait({stopping, *pumps, *others}, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {stopping}:
@@ -135,8 +155,7 @@ class Service:
             await source.stop()
 
     async def _watch(self) -> float:
-        if self._courier.is_connected:
-            for line in await self._courier.ensure(self._inlets):
-                log.warning(f"{line}: it was missing or had changed")
+        if self._courier.is_connected and (done := await self._courier.ensure(self._inlets)):
+            log.warning(f"{'; '.join(done)}: what was missing, or had changed, is as it should be")
         await self._outbox.clock.sync(self._outbox.database)
         return WATCH_EVERY

@@ -8,6 +8,7 @@ from orchestrator.definition import InvalidDefinition
 from orchestrator.door import BadInput
 from orchestrator.embedded import EmbeddedServerError
 from orchestrator.engine import NotLoaded, UnknownSaga
+from orchestrator.health import BadAddress
 from orchestrator.letters import UnknownLetter
 from orchestrator.schedules import BadSchedule, ScheduleExists, UnknownSchedule
 from orchestrator.settings import BadSettings
@@ -56,6 +57,7 @@ EXPECTED: tuple[tuple[type[Exception], Exit], ...] = (
     (MessageTooLarge, Exit.ERROR),
     (InvalidDefinition, Exit.ERROR),
     (BadSettings, Exit.USAGE),
+    (BadAddress, Exit.USAGE),
     (EmbeddedServerError, Exit.ERROR),
 )
 """Errors that the user can do something about: a sentence, never a traceback."""

@@ -16,6 +16,7 @@ from orchestrator.cli.options import DataDir, settings_of
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import build_service
 from orchestrator.embedded.nats_server import EmbeddedNats
+from orchestrator.health import serving_health
 from orchestrator.logs import configure_logging
 from orchestrator.settings import ROLES, Settings, remove_dev_file, running_dev, write_dev_file
 from outbox.loops import forever
@@ -56,7 +57,9 @@ async def _dev(settings: Settings, nats: EmbeddedNats) -> None:
     await upgrade_all(settings)
     looking = asyncio.create_task(_look_after(nats))
     try:
-        await run_services([build_service(settings, role) for role in ROLES], lambda: _say_ready(settings))
+        services = [build_service(settings, role) for role in ROLES]
+        async with serving_health(settings.health_address, services):
+            await run_services(services, lambda: _say_ready(settings))
     finally:
         looking.cancel()
 
@@ -90,7 +93,13 @@ def run(
         raise Failure(f"{unknown[0]!r} is no role: there is {', '.join(ROLES)}", Exit.USAGE)
     settings = settings_of(data_dir)
     configure_logging(settings.log_level, settings.log_format)
-    asyncio.run(run_services([build_service(settings, role) for role in dict.fromkeys(roles)]))
+    asyncio.run(_run(settings, tuple(dict.fromkeys(roles))))
+
+
+async def _run(settings: Settings, roles: Sequence[str]) -> None:
+    services = [build_service(settings, role) for role in roles]
+    async with serving_health(settings.health_address, services):
+        await run_services(services)
 
 
 async def run_services(services: Sequence[Service], on_ready: Callable[[], None] = lambda: None) -> None:

@@ -217,7 +217,7 @@ async def test_a_service_waits_for_a_broker_that_is_away_and_leaves_when_it_is_a
     with capture_logs() as logs:
 
         async def has_noticed() -> bool:
-            return any(entry["event"] == "waiting for NATS" for entry in logs)
+            return any(entry["event"].startswith("NATS is out of reach") for entry in logs)
 
         await eventually(has_noticed, "the service waits")
     await asyncio.to_thread(nats.start)

@@ -24,6 +24,17 @@ def test_every_role_runs_with_two_replicas(compose: dict[str, Any]) -> None:
         assert service["deploy"]["replicas"] == 2
 
 
+def test_every_role_is_asked_where_it_answers(compose: dict[str, Any]) -> None:
+    for role in ROLES:
+        service = compose["services"][role]
+        host, port = service["environment"]["SAGA_HEALTH_ADDRESS"].split(":")
+        assert host == "0.0.0.0"
+        *command, script = service["healthcheck"]["test"]
+        assert command == ["CMD", "python", "-c"]
+        assert f'"http://127.0.0.1:{port}/readyz"' in script
+        compile(script, role, "exec")
+
+
 def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
     given = {
         name for service in compose["services"].values() for name in service.get("environment", {}) if "SAGA_" in name

@@ -1,0 +1,80 @@
+"""What is out of reach: said once when it begins and once when it is over, however many notice.
+
+A role has a dozen loops over one database and one broker. An outage of either is one event to whoever is on call, so
+the loops report to one place. It has begun when the first of them fails, and is over when all that failed work again:
+one that still fails would else begin it anew at its next try.
+"""
+
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+import structlog
+
+from outbox.errors import BrokerOutOfReach, OutOfReach, SchemaMissing
+
+log = structlog.get_logger()
+
+Missing = OutOfReach | SchemaMissing
+"""Nothing is lost by these errors: the same call may be made again."""
+
+
+class Resource(StrEnum):
+    """What a role cannot work without."""
+
+    NATS = "NATS"
+    DATABASE = "the database"
+
+
+@dataclass(slots=True)
+class Outage:
+    """One resource that is out of reach: why, since when, and who has noticed."""
+
+    reason: str
+    since: datetime
+    began: float
+    noticed_by: set[str] = field(default_factory=set)
+
+
+class Outages:
+    """The outages of one role in this process."""
+
+    def __init__(self) -> None:
+        self.current: dict[Resource, Outage] = {}
+
+    def begins(self, resource: Resource, noticed_by: str, reason: str) -> None:
+        """Somebody cannot reach it."""
+        if resource not in self.current:
+            log.warning(f"{resource} is out of reach; trying again until it is back", reason=reason)
+            self.current[resource] = Outage(reason, datetime.now(UTC), time.monotonic())
+        self.current[resource].noticed_by.add(noticed_by)
+
+    def notice(self, error: Exception, noticed_by: str) -> None:
+        """The same, by an error."""
+        resource = Resource.NATS if isinstance(error, BrokerOutOfReach) else Resource.DATABASE
+        self.begins(resource, noticed_by, str(error))
+
+    def ends(self, noticed_by: str) -> None:
+        """Somebody works again."""
+        for resource, outage in list(self.current.items()):
+            outage.noticed_by.discard(noticed_by)
+            if not outage.noticed_by:
+                del self.current[resource]
+                log.info(f"{resource} is back", after=f"{time.monotonic() - outage.began:.1f} s")
+
+
+_OF_A_COMMAND: Final = Outages()
+_ours: ContextVar[Outages] = ContextVar("outages", default=_OF_A_COMMAND)
+
+
+def outages() -> Outages:
+    """Those of the role that this task works for."""
+    return _ours.get()
+
+
+def report_to(place: Outages) -> None:
+    """Let this task, and those that it starts, report here."""
+    _ours.set(place)
