@@ -69,7 +69,7 @@ class World:
                 ack_wait=ack_wait,
                 grace=grace,
             )
-        self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 1, 2)) for role in ROLES}
+        self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 2)) for role in ROLES}
 
     def now(self) -> datetime:
         """What the clocks of the databases say."""
