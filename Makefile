@@ -38,8 +38,8 @@ lint: $(DEV_READY) ## Style, types, and the rules on imports
 
 check: lint test ## What CI runs: lint, then the tests
 
-mutants: $(DEV_READY) ## Plant mistakes in the state machine, and show how the explorer finds each
-	@$(BIN)/python -m tests.mutants
+mutants: $(DEV_READY) ## Plant mistakes, and show how the explorer or the simulation finds each
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 docs: $(RUN_READY) ## Draw again, from the code, what the pages show of it
 	@$(BIN)/python -m docs.draw

@@ -38,10 +38,11 @@ def orders_of(fate: Fate) -> list[Order]:
     """A few orders: most can be carried out, some cannot."""
     chance = fate.random
     alike = chance.choice(ORDERED) if chance.random() < 0.4 else None
-    return [_order(fate, number, alike) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
+    hurry = chance.choice((0.05, HURRY, HURRY))
+    return [_order(fate, number, alike, hurry) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
 
 
-def _order(fate: Fate, number: int, alike: str | None) -> Order:
+def _order(fate: Fate, number: int, alike: str | None, hurry: float) -> Order:
     chance = fate.random
     sku = chance.choice(("lamp", "lamp", "lamp", "rare", "sold-out"))
     customer = chance.choice(("ada", "ada", "ada", "cy", "bob"))
@@ -49,7 +50,7 @@ def _order(fate: Fate, number: int, alike: str | None) -> Order:
     if chance.random() < 0.3:
         lines.insert(0, {"sku": "bulb", "quantity": 1, "unit_price": "1.00"})
     data = {"order_id": f"o-{number}", "customer_id": customer, "lines": lines, "currency": "EUR"}
-    return Order(f"order-{number}", alike or chance.choice(ORDERED), data, chance.random() ** 2 * HURRY)
+    return Order(f"order-{number}", alike or chance.choice(ORDERED), data, chance.random() ** 2 * hurry)
 
 
 class Customers:

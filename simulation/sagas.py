@@ -9,7 +9,6 @@ from typing import Final
 
 from orchestrator.definition import (
     Policy,
-    Rate,
     Saga,
     SagaData,
     Signal,
@@ -162,7 +161,6 @@ part_order = Saga(
     pivot=step(capture_payment, policy=UNTIRING),
     retriable=(step_each(each_part, sell_part, limit=1, policy=PATIENT),),
     max_in_flight=1,
-    rate=Rate(1, SECOND),
 )
 """One step for each item, a delay, one saga at a time."""
 

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-MOST_TURNS: Final = 400_000
+MOST_TURNS: Final = 100_000
 """Turns of the loop in one schedule. More than that is somebody who spins."""
 
 
@@ -52,6 +52,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Virtual seconds since the loop was made."""
         return self._selector.now
 
+    def rest(self) -> None:
+        """Forget how many turns it has made."""
+        self._selector.turns = 0
+
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""
 
@@ -66,8 +70,16 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
+        _end(loop)
+
+
+def _end(loop: VirtualLoop) -> None:
+    """Nobody goes on."""
+    loop.rest()
+    try:
         if left := asyncio.all_tasks(loop):
             for task in left:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    finally:
         loop.close()

@@ -19,7 +19,10 @@ from simulation.server import Server
 from simulation.violation import Violation
 
 LIMITS: Final = {saga.name: saga.max_in_flight for saga in DEFINITIONS.values() if saga.max_in_flight is not None}
-IN_FLIGHT: Final = "SELECT count(*) FROM sagas WHERE definition = ? AND ended_at IS NULL AND begins_at IS NULL"
+IN_FLIGHT: Final = (
+    "SELECT count(*) FROM sagas WHERE definition = ? AND ended_at IS NULL AND begins_at IS NULL"
+    """ AND state LIKE '%"attempt":%'"""  # one that was cancelled while it waited has never asked anybody anything
+)
 OUT: Final = ("asked", "undoing")
 
 JOURNAL: Final = (

@@ -69,7 +69,7 @@ class World:
                 ack_wait=ack_wait,
                 grace=grace,
             )
-        self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 1, 2)) for role in ROLES}
+        self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 2)) for role in ROLES}
 
     def now(self) -> datetime:
         """What the clocks of the databases say."""
@@ -169,7 +169,7 @@ class World:
         awake = [one for one in self.processes(role) if one.is_ready and not one.is_frozen]
         if awake:
             chance = self.fate.random
-            for process in chance.sample(awake, min(len(awake), 2 if chance.random() < 0.2 else 1)):
+            for process in chance.sample(awake, min(len(awake), 2 if chance.random() < 0.35 else 1)):
                 for when, tell in zip(
                     due, (process.look_after_timers, process.look_for_waiting, process.look_for_overdue), strict=True
                 ):

@@ -53,7 +53,7 @@ def simulate(
         console.print_json(report.to_json())
     else:
         _show(report)
-    return _judge(report, alone=schedules == 1)
+    return _judge(report, is_traced=trace)
 
 
 def _run(seed: int, schedules: int, jobs: int) -> "Report":
@@ -94,18 +94,18 @@ def _show(report: "Report") -> None:
         console.say(f"{report.per_minute:,.0f} schedules a minute; {hours:,.1f} hours of virtual time")
 
 
-def _judge(report: "Report", *, alone: bool) -> int:
+def _judge(report: "Report", *, is_traced: bool) -> int:
     """Say what was found. Returns the exit code."""
     from simulation.runner import command_of
 
     for seed, check, message in report.violations[:MOST_SHOWN]:
         console.say(f"violation: {check}: {message}")
-        if not alone:
+        if not is_traced:
             console.say_command(command_of(seed))
     if report.violations:
         console.say(f"{len(report.violations):,} violations")
         return Exit.VIOLATION
-    if report.nothing_shown is not None and not alone:
+    if report.nothing_shown is not None and report.schedules > 1:
         console.say(f"this run proves nothing: {report.nothing_shown}")
         return Exit.ERROR
     console.say("no violations")

@@ -21,7 +21,7 @@ from orchestrator.tables import throttles
 from outbox.bulk import Writes
 from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
-from tests.mutants.hearing import _any_direction, _any_round, _fire_early
+from tests.mutants.hearing import _any_direction, _fire_early
 from tests.mutants.planting import MODULES, Bug, Decider
 
 RIGHT_WRITE = Store.write
@@ -131,7 +131,6 @@ BUGS = (
     Bug("re-asked under a new command id", ((outgoing, "_send_commands", _a_new_id_for_each_attempt),)),
     Bug("an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),)),
     Bug("a reply's direction is inferred from the state", tuple((m, "_step_of", _any_direction) for m in MODULES[1:2])),
-    Bug("a reply to an earlier round counts", tuple((m, "_step_of", _any_round) for m in MODULES[1:2])),
     Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early))),
     Bug("the last place is given away twice", ((Admission, "_lock", _look_without_locking),)),
     Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),)),

@@ -1,0 +1,145 @@
+"""The simulation: whatever a seed says, no promise is broken; the same seed is the same schedule; bugs are found."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+import structlog
+
+from orchestrator.cli.exits import Exit
+from orchestrator.cli.simulate import simulate
+from simulation.fate import STEADY, SUDDEN
+from simulation.runner import Player, command_of, run
+from tests.mutants.outside import BUGS, Bug, dug_in
+from tests.support.cli import REPOSITORY
+
+FRESH: Final = 1200
+"""Schedules with a fresh seed: about a minute on two cores."""
+
+pytestmark = pytest.mark.timeout(900)  # virtual time is cheap, and not for nothing
+
+
+@pytest.fixture(scope="module")
+def player() -> Iterator[Player]:
+    """Plays schedules in this process."""
+    before = structlog.get_config()
+    yield Player()
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def logging_as_before() -> Iterator[None]:
+    """The command has the logs to itself; these tests do not."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+# --- no promise is broken
+
+
+def test_no_promise_is_broken_whatever_goes_wrong() -> None:
+    seed = secrets.randbits(40)
+    report = run(seed, FRESH, jobs=2)
+    assert report.violations == [], f"`{command_of(report.violations[0][0])}` plays it again"
+    assert report.schedules == FRESH
+    assert report.nothing_shown is None
+    assert report.ends.keys() == {"completed", "compensated"}, f"of seed {seed}"
+    assert report.faults.keys() >= {*STEADY, *SUDDEN}, f"from seed {seed} some kinds of faults never fired"
+
+
+# --- the same seed is the same schedule
+
+
+def test_the_same_seed_is_the_same_schedule_in_every_process() -> None:
+    traces = set()
+    for hash_seed in ("1", "2"):
+        command = [sys.executable, "-m", "orchestrator.cli", "simulate", "--seed", "17", "--schedules", "1", "--trace"]
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=True
+        )
+        traces.add(done.stdout)
+    [trace] = traces
+    assert "ready" in trace
+    assert "-- calm" in trace
+
+
+def test_a_schedule_is_the_same_after_others(player: Player) -> None:
+    alone = player.play(42, tracing=True)
+    for seed in range(5):
+        player.play(seed)
+    again = player.play(42, tracing=True)
+    assert alone.trace
+    assert again.trace == alone.trace
+    assert (again.ends, again.faults, again.seconds) == (alone.ends, alone.faults, alone.seconds)
+
+
+def test_two_seeds_are_two_schedules(player: Player) -> None:
+    assert player.play(1, tracing=True).trace != player.play(2, tracing=True).trace
+
+
+# --- bugs are found
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_found(bug: Bug, player: Player) -> None:
+    with dug_in(bug):
+        assert player.play(bug.seed).violations
+    assert player.play(bug.seed).violations == [], "it is the bug that was found"
+
+
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if bug.is_plain], ids=lambda bug: bug.name)
+def test_a_plain_bug_is_found_with_any_seed(bug: Bug, player: Player) -> None:
+    seed = secrets.randbits(40)
+    with dug_in(bug):
+        found = any(player.play(seed + number).violations for number in range(60))
+    assert found, f"not in 60 schedules from seed {seed}"
+
+
+# --- the command
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_run_reports_what_went_wrong_and_what_went_well(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(schedules=40, seed=1, jobs=2, trace=False, json=True) == Exit.OK
+    report = json.loads(capsys.readouterr().out)
+    assert (report["schedules"], report["seed"], report["violations"]) == (40, 1, [])
+    assert report["sagas"] == sum(report["ends"].values()) > 40
+    assert set(report["ends"]) == {"completed", "compensated"}
+    assert all(count > 0 for count in report["faults"].values())
+    assert report["schedules_per_minute"] > 0
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_as_many_processes_as_one_wants_find_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = []
+    for jobs in (1, 2):
+        simulate(schedules=45, seed=300, jobs=jobs, trace=False, json=True)
+        reports.append(json.loads(capsys.readouterr().out))
+    for report in reports:
+        del report["seconds"], report["schedules_per_minute"]
+    assert reports[0] == reports[1]
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_violation_is_told_with_the_command_that_shows_it(capsys: pytest.CaptureFixture[str]) -> None:
+    bug = next(bug for bug in BUGS if bug.is_plain)
+    with dug_in(bug):
+        assert simulate(schedules=bug.seed + 1, seed=0, jobs=1, trace=False, json=False) == Exit.VIOLATION
+    said = capsys.readouterr().err
+    assert "violation: " in said
+    assert command_of(bug.seed) in said
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_trace_tells_what_happened_in_one_schedule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(schedules=1, seed=3, jobs=1, trace=True, json=False) == Exit.OK
+    said = capsys.readouterr()
+    assert "ready" in said.out
+    assert "no violations" in said.err
