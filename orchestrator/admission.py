@@ -10,6 +10,7 @@ How it dies: before the commit nobody has begun, after it the first commands are
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, Final
 
 import structlog
@@ -22,6 +23,7 @@ from orchestrator.events import Admitted
 from orchestrator.store import LostRace
 from orchestrator.tables import sagas, throttles
 from orchestrator.window import Window
+from outbox.database import each
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.unit_of_work import UnitOfWork
@@ -57,9 +59,6 @@ class Admission:
         self._clock = engine.outbox.clock
         self._database = engine.outbox.database
         self._names = sorted({definition.name for definition in engine.definitions.every})
-        name, has_waiting = self._database.each("names"), sagas.alias("waiting")
-        conditions = (has_waiting.c.status == "waiting", has_waiting.c.begins_at <= bindparam("now"))
-        self._look = select(name).where(exists().where(has_waiting.c.definition == name, *conditions))
 
     async def admit(self) -> int:
         """Let begin what may begin now. Returns how many sagas that were."""
@@ -102,7 +101,9 @@ class Admission:
     async def _waiting_definitions(self) -> list[str]:
         """One step into an index for each definition that is loaded, however many wait for later, or for a place."""
         async with self._database.glancing() as connection:
-            found = await connection.execute(self._look, {"names": self._names, "now": self._clock.now()})
+            found = await connection.execute(
+                _look(self._database.dialect), {"names": self._names, "now": self._clock.now()}
+            )
             return sorted(found.scalars())
 
     async def _admit(self, unit: UnitOfWork, name: str, only: str | None = None) -> int:
@@ -159,6 +160,13 @@ class Admission:
         )
         count: int = (await unit.connection.execute(query)).scalar_one()
         return count
+
+
+@cache
+def _look(dialect: str) -> Select[str]:
+    name, has_waiting = each(dialect, "names"), sagas.alias("waiting")
+    conditions = (has_waiting.c.status == "waiting", has_waiting.c.begins_at <= bindparam("now"))
+    return select(name).where(exists().where(has_waiting.c.definition == name, *conditions))
 
 
 def _resumes_at(rate: Rate, next_at: datetime, now: datetime) -> datetime:

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Row, bindparam, select, update
+from sqlalchemy import Row, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import base_name
@@ -14,7 +15,7 @@ from orchestrator.entries import ENTRIES, Entry
 from orchestrator.model import ENDED, SAGA, Phase, Saga
 from orchestrator.tables import saga_labels, saga_log, sagas
 from outbox.bulk import BEFORE, Writes
-from outbox.database import Database
+from outbox.database import Database, among
 from outbox.reasons import in_common
 
 
@@ -61,29 +62,16 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._by_id = select(sagas).where(database.among(sagas.c.id, "wanted"))
-        self._locking_by_id = self._by_id.order_by(sagas.c.id).with_for_update()
-        self._by_key = (
-            select(sagas)
-            .where(sagas.c.definition == bindparam("name"), database.among(sagas.c.key, "wanted"))
-            .order_by(sagas.c.generation)
-        )
-        self._due = (
-            select(sagas.c.id)
-            .where(sagas.c.due_at <= bindparam("now"), database.among(sagas.c.fingerprint, "loaded"))
-            .order_by(sagas.c.due_at)
-            .limit(bindparam("most"))
-        )
-        self._locking_due = self._due.with_only_columns(*sagas.c).with_for_update(skip_locked=True)
+        self._say = _statements(database.dialect)
 
     async def lock(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
         """Lock these sagas, in id order, and read them."""
-        found = await connection.execute(self._locking_by_id, {"wanted": sorted(set(saga_ids))})
+        found = await connection.execute(self._say.locking_by_id, {"wanted": sorted(set(saga_ids))})
         return {row.id: _stored(row) for row in found}
 
     async def read(self, connection: AsyncConnection, saga_ids: Iterable[str]) -> dict[str, Stored]:
         """Read these sagas, and lock none."""
-        found = await connection.execute(self._by_id, {"wanted": sorted(set(saga_ids))})
+        found = await connection.execute(self._say.by_id, {"wanted": sorted(set(saga_ids))})
         return {row.id: _stored(row) for row in found}
 
     async def lock_due(
@@ -91,14 +79,14 @@ class Store:
     ) -> dict[str, Stored]:
         """Lock and read sagas whose timer has fired; those that another replica has in hand are passed over."""
         wanted = {"loaded": list(fingerprints), "now": now, "most": limit}
-        return {row.id: _stored(row) for row in await connection.execute(self._locking_due, wanted)}
+        return {row.id: _stored(row) for row in await connection.execute(self._say.locking_due, wanted)}
 
     async def due_ids(
         self, connection: AsyncConnection, fingerprints: Iterable[str], now: datetime, limit: int
     ) -> list[str]:
         """The ids of sagas whose timer has fired: nothing is locked, and no state is read."""
         wanted = {"loaded": list(fingerprints), "now": now, "most": limit}
-        return list((await connection.execute(self._due, wanted)).scalars())
+        return list((await connection.execute(self._say.due_ids, wanted)).scalars())
 
     async def postpone(self, connection: AsyncConnection, saga_id: str, now: datetime, until: datetime) -> None:
         """Move a timer that cannot be fired out of the way of the others. `saga verify` will name the saga.
@@ -122,7 +110,7 @@ class Store:
             wanted[definition].add(key)
         found: dict[tuple[str, str], Stored] = {}
         for definition, ours in wanted.items():  # not all at once: SQLite then reads the whole table
-            rows = await connection.execute(self._by_key, {"name": definition, "wanted": sorted(ours)})
+            rows = await connection.execute(self._say.by_key, {"name": definition, "wanted": sorted(ours)})
             found |= {(row.definition, row.key): _stored(row) for row in rows}
         return found
 
@@ -151,6 +139,32 @@ class Store:
         updates = [_update(last[saga_id], revision) for saga_id, revision in before.items()]
         writes.update(sagas, updates, unchanged="revision", beaten=LostRace(BEATEN))
         writes.insert(saga_log, [_log_row(change) for change in changes], beaten=LostRace(BEATEN))
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """What is asked all the time, and therefore built once."""
+
+    by_id: Select[Any]
+    locking_by_id: Select[Any]
+    by_key: Select[Any]
+    due_ids: Select[str]
+    locking_due: Select[Any]
+
+
+@cache
+def _statements(dialect: str) -> _Statements:
+    by_id = select(sagas).where(among(dialect, sagas.c.id, "wanted"))
+    by_key = select(sagas).where(sagas.c.definition == bindparam("name"), among(dialect, sagas.c.key, "wanted"))
+    is_due = sagas.c.due_at <= bindparam("now"), among(dialect, sagas.c.fingerprint, "loaded")
+    due_ids = select(sagas.c.id).where(*is_due).order_by(sagas.c.due_at).limit(bindparam("most"))
+    return _Statements(
+        by_id=by_id,
+        locking_by_id=by_id.order_by(sagas.c.id).with_for_update(),
+        by_key=by_key.order_by(sagas.c.generation),
+        due_ids=due_ids,
+        locking_due=due_ids.with_only_columns(*sagas.c).with_for_update(skip_locked=True),
+    )
 
 
 _CHANGING = (

@@ -210,30 +210,8 @@ class Database:
 
     def any_of(self, column: Column[Any] | ColumnElement[Any], values: Iterable[Any]) -> ColumnElement[bool]:
         """`column IN (values)` as one parameter: the statement is the same for every number of values."""
-        return self._in(column, bindparam(None, list(values), type_=self._many(column), unique=True))
-
-    def among(self, column: Column[Any] | ColumnElement[Any], name: str) -> ColumnElement[bool]:
-        """The same for a statement that is built once: it is given the list of values by this name when it is sent."""
-        return self._in(column, bindparam(name, type_=self._many(column)))
-
-    def each(self, name: str) -> ColumnElement[str]:
-        """The values of a list of texts that a statement is given by this name, as a column to select from."""
-        if self.dialect == "postgresql":
-            texts = func.unnest(bindparam(name, type_=postgresql.ARRAY(Text())))
-            given = texts.table_valued(column("value", Text()), name="given").render_derived()
-        else:
-            texts = func.json_each(bindparam(name, type_=_JsonList()))
-            given = texts.table_valued(column("value", Text()), name="given")
-        value: ColumnElement[str] = given.c.value
-        return value
-
-    def _many(self, column: Column[Any] | ColumnElement[Any]) -> TypeEngine[Any]:
-        return postgresql.ARRAY(column.type) if self.dialect == "postgresql" else _JsonList()
-
-    def _in(self, column: Column[Any] | ColumnElement[Any], values: BindParameter[Any]) -> ColumnElement[bool]:
-        if self.dialect == "postgresql":
-            return column == any_(values)
-        return column.in_(select(func.json_each(values).table_valued("value").c.value))
+        given = bindparam(None, list(values), type_=_many(self.dialect, column), unique=True)
+        return _in(self.dialect, column, given)
 
     def insert_new(self, table: Table) -> Any:
         """`INSERT` that passes over the rows whose key is already there."""
@@ -243,6 +221,33 @@ class Database:
 
     def _translated(self) -> "_Translated":
         return _Translated(str(self))
+
+
+def among(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
+    """`any_of` for a statement that is built once: it is given the list of values by this name when it is sent."""
+    return _in(dialect, column, bindparam(name, type_=_many(dialect, column)))
+
+
+def each(dialect: str, name: str) -> ColumnElement[str]:
+    """The values of a list of texts that a statement is given by this name, as a column to select from."""
+    if dialect == "postgresql":
+        texts = func.unnest(bindparam(name, type_=postgresql.ARRAY(Text())))
+        given = texts.table_valued(column("value", Text()), name="given").render_derived()
+    else:
+        texts = func.json_each(bindparam(name, type_=_JsonList()))
+        given = texts.table_valued(column("value", Text()), name="given")
+    value: ColumnElement[str] = given.c.value
+    return value
+
+
+def _many(dialect: str, column: Column[Any] | ColumnElement[Any]) -> TypeEngine[Any]:
+    return postgresql.ARRAY(column.type) if dialect == "postgresql" else _JsonList()
+
+
+def _in(dialect: str, column: Column[Any] | ColumnElement[Any], values: BindParameter[Any]) -> ColumnElement[bool]:
+    if dialect == "postgresql":
+        return column == any_(values)
+    return column.in_(select(func.json_each(values).table_valued("value").c.value))
 
 
 class _NotOursError(Exception):

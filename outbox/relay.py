@@ -12,13 +12,16 @@ drains when the broker is back. Each stream has a lane of its own: one that take
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
-from typing import Final
+from functools import cache, partial
+from typing import Any, Final
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Delete, Select, Table, bindparam, delete, select, update
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from outbox.courier import Publisher
+from outbox.database import among
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
@@ -53,17 +56,7 @@ class Relay:
         self._characters = 0
         self._work = {stream: asyncio.Event() for stream in SUBJECTS}
         self._clean_up = asyncio.Event()
-        database, table = outbox.database, outbox.tables.outbox
-        self._delete = delete(table).where(database.among(table.c.message_id, "stored"))
-        every = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
-        self._any = every.limit(1)
-        overdue = every.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
-        self._claim = (
-            update(table)
-            .where(table.c.message_id.in_(overdue.scalar_subquery()))
-            .values(due_at=bindparam("until", type_=table.c.due_at.type))
-            .returning(table.c.message_id, table.c.subject, table.c.body)
-        )
+        self._say = _statements(outbox.database.dialect, outbox.tables.outbox)
         outbox.on_commit(self.hand_over)
 
     def hand_over(self, messages: Sequence[Packet]) -> None:
@@ -136,7 +129,7 @@ class Relay:
         sent = list(self._sent)
         try:
             async with self._outbox.database.transaction() as connection:
-                await connection.execute(self._delete, {"stored": sent})
+                await connection.execute(self._say.delete, {"stored": sent})
         except BaseException:
             self._clean_up.set()
             raise
@@ -160,7 +153,7 @@ class Relay:
         if not await self._any_overdue(now):
             return 0  # a look that takes no lock, and needs no transaction
         async with self._outbox.database.transaction() as connection:
-            claimed = await connection.execute(self._claim, {"now": now, "until": now + self._outbox.grace})
+            claimed = await connection.execute(self._say.claim, {"now": now, "until": now + self._outbox.grace})
             rows = [Packet(*row) for row in claimed]
         in_hand = self._leaving.union(self._sent, *self._lanes.values())
         self.hand_over([row for row in rows if row.message_id not in in_hand])
@@ -173,4 +166,28 @@ class Relay:
 
     async def _any_overdue(self, now: datetime) -> bool:
         async with self._outbox.database.glancing() as connection:
-            return (await connection.execute(self._any, {"now": now})).first() is not None
+            return (await connection.execute(self._say.any_overdue, {"now": now})).first() is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    delete: Delete
+    any_overdue: Select[str]
+    claim: ReturningUpdate[Any]
+
+
+@cache
+def _statements(dialect: str, table: Table) -> _Statements:
+    overdue = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
+    claimed = overdue.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+    claim = (
+        update(table)
+        .where(table.c.message_id.in_(claimed.scalar_subquery()))
+        .values(due_at=bindparam("until", type_=table.c.due_at.type))
+        .returning(table.c.message_id, table.c.subject, table.c.body)
+    )
+    return _Statements(
+        delete=delete(table).where(among(dialect, table.c.message_id, "stored")),
+        any_overdue=overdue.limit(1),
+        claim=claim,
+    )

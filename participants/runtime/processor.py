@@ -15,15 +15,16 @@ What it promises, and by which means:
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import orjson
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import select
+from sqlalchemy import Select, Table, select
 
 from outbox.contracts import Command, Message, Refused
-from outbox.database import Database
+from outbox.database import Database, among
 from outbox.envelope import Envelope, Outcome
 from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
@@ -81,8 +82,7 @@ class CommandProcessor:
     def __init__(self, participant: Participant, database: Database) -> None:
         self._participant = participant
         self._database = database
-        inbox = participant.messaging.inbox
-        self._answers = select(inbox.c.message_id, inbox.c.answer).where(database.among(inbox.c.message_id, "asked"))
+        self._answers = _answers(database.dialect, participant.messaging.inbox)
 
     async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
         """Handle every command of the batch; raise, and leave nothing behind, when a handler fails."""
@@ -203,3 +203,8 @@ class CommandProcessor:
             for command_id, answer in sorted(answers.fresh.items())
         ]
         unit.writes.insert(self._participant.messaging.inbox, rows)
+
+
+@cache
+def _answers(dialect: str, inbox: Table) -> Select[tuple[str, str]]:
+    return select(inbox.c.message_id, inbox.c.answer).where(among(dialect, inbox.c.message_id, "asked"))

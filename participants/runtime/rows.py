@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Column, Select, Table, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.bulk import Writes
-from outbox.database import Database
+from outbox.database import Database, among
 from participants.runtime.work import Key, Work
 
 
@@ -68,7 +68,7 @@ class Rows:
 
     async def _read_kind(self, kind: type[Any], values: list[str]) -> None:
         key = _key_column(kind.table)
-        for row in await self._connection.execute(_locking(self._database, kind.table), {"wanted": values}):
+        for row in await self._connection.execute(_locking(self._database.dialect, kind.table), {"wanted": values}):
             entity = kind(**row._mapping)
             self._found[Key(kind, row._mapping[key.name])] = entity
         for value in values:
@@ -77,10 +77,10 @@ class Rows:
                 self._absent.add(Key(kind, value))
 
 
-@lru_cache(maxsize=100)
-def _locking(database: Database, table: Table) -> Select[Any]:
+@cache
+def _locking(dialect: str, table: Table) -> Select[Any]:
     key = _key_column(table)
-    return select(table).where(database.among(key, "wanted")).order_by(key).with_for_update()
+    return select(table).where(among(dialect, key, "wanted")).order_by(key).with_for_update()
 
 
 def _key_column(table: Table) -> Column[Any]:
