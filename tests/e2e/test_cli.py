@@ -9,6 +9,7 @@ import os
 import pty
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -342,6 +343,7 @@ def test_the_log_is_followed_live_until_ctrl_c(shared: Saga) -> None:
 
 def test_verify_names_the_saga_and_the_rows_of_a_violation(shared: Saga, own: Saga) -> None:
     saga_id = place(shared)
+    until_outboxes_are_empty(shared)
     copy_databases(shared, own)
     clean = own("verify", "--json")
     [[sagas]] = behind_its_back(own, "orchestrator", "SELECT count(*) FROM sagas")
@@ -361,6 +363,14 @@ def test_verify_names_the_saga_and_the_rows_of_a_violation(shared: Saga, own: Sa
     printed = own("verify")
     assert (printed.code, saga_id in printed.out, "rows: stock/lamp" in printed.out) == (8, True, True)
     assert "3 violations" in printed.err
+
+
+def until_outboxes_are_empty(saga: Saga) -> None:
+    """In a copy nobody would delete what was published a moment ago."""
+    deadline = time.monotonic() + 30
+    while any(behind_its_back(saga, role, "SELECT count(*) FROM outbox") != [(0,)] for role in ROLES):
+        assert time.monotonic() < deadline, "something is left in an outbox"
+        time.sleep(0.05)
 
 
 def copy_databases(source: Saga, target: Saga) -> None:
