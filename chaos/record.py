@@ -105,7 +105,7 @@ class Record(Recorded):
     def verdict(self) -> str:
         """`PASSED`, or a sentence that says why the run is a failed one."""
         if self.violations:
-            return f"{len(self.violations)} violations"
+            return f"{len(self.violations):,} violation{'s' if len(self.violations) > 1 else ''}"
         if not self.faults:
             return "no fault has fired, so nothing was shown"
         if not self.sagas.get("completed"):

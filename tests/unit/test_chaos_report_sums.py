@@ -1,0 +1,130 @@
+"""Many chaos runs together: they are summed, none is passed over, and no figure on docs/reliability.md was typed."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from chaos.record import Record
+from chaos.report import sums
+from chaos.report.__main__ import main
+from chaos.report.data import NoRecord, load, to_json
+from tests.support.chaos_runs import HOSTILE, broken, chaos_run, records, unsettled
+
+DOCS = Path(__file__).parents[2] / "docs"
+RUNS = (chaos_run(1), chaos_run(2), unsettled(), broken())
+
+
+def keep(docs: Path, runs: tuple[Record, ...]) -> None:
+    (docs / sums.FOLDER).mkdir()
+    for number, record in enumerate(runs):
+        (docs / sums.FOLDER / f"{number}.json").write_text(json.dumps(to_json(record)))
+
+
+def cells(markdown: str) -> list[list[str]]:
+    """Of the rows under the heading."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in markdown.splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+# --- the page ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_what_was_kept_and_nothing_else() -> None:
+    page = (DOCS / sums.PAGE).read_text(encoding="utf-8")
+    assert page == sums.rendered(page, DOCS), "page and records differ: run `python -m chaos.report --docs docs`"
+
+
+def test_the_page_has_a_place_for_every_part() -> None:
+    page = (DOCS / sums.PAGE).read_text(encoding="utf-8")
+    assert re.findall(r"<!-- chaos: (\S+) -->", page) == list(sums.PARTS)
+
+
+def test_what_was_kept_says_nothing_that_does_not_follow_from_it() -> None:
+    for file in (DOCS / sums.FOLDER).glob("*.json"):
+        assert json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(to_json(load(file)))), file.name
+
+
+def test_prose_stays_and_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    keep(tmp_path, RUNS)
+    page = tmp_path / sums.PAGE
+    page.write_text("Before.\n\n<!-- chaos: sum -->\nstale 1,234\n<!-- end -->\n\nAfter.\n")
+    assert main(["--docs", str(tmp_path)]) == 0
+    table = sums.part("sum", sums.Sum(RUNS))
+    assert page.read_text() == f"Before.\n\n<!-- chaos: sum -->\n{table}<!-- end -->\n\nAfter.\n"
+    assert sums.rendered(page.read_text(), tmp_path) == page.read_text()
+
+
+def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
+    shown = sums.rendered("<!-- chaos: runs -->\n<!-- end -->", tmp_path)
+    assert shown == f"<!-- chaos: runs -->\n{sums.NOT_RUN}<!-- end -->"
+
+
+def test_a_mark_of_a_part_that_there_is_not_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="wishes"):
+        sums.rendered("<!-- chaos: wishes -->\n<!-- end -->", tmp_path)
+
+
+def test_a_file_that_is_no_record_is_not_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(tmp_path, RUNS)
+    (tmp_path / sums.FOLDER / "9.json").write_text("[]")
+    with pytest.raises(NoRecord, match=r"9\.json is not the JSON of a chaos run"):
+        sums.kept(tmp_path)
+    (tmp_path / sums.PAGE).write_text("")
+    assert main(["--docs", str(tmp_path)]) == 2
+    assert "9.json is not the JSON of a chaos run" in capsys.readouterr().err
+
+
+# --- the sums ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_run_counts(tmp_path: Path) -> None:
+    keep(tmp_path, RUNS)
+    found = sums.kept(tmp_path)
+    assert found.records == RUNS
+    told = dict(cells(sums.part("sum", found)))
+    assert told["runs"] == "4, 1 failed"
+    assert told["time under fire"] == "13 min"
+    assert told["faults fired"] == f"{sum(len(run.faults) for run in RUNS)}"
+    assert told["… kill"] == f"{sum(run.fired['kill'] for run in RUNS)}"
+    assert told["sagas"] == f"{sum(sum(run.sagas.values()) for run in RUNS):,}"
+    assert told["… completed"] == f"{sum(run.sagas['completed'] for run in RUNS):,}"
+    assert told["… stuck"] == "12"
+    assert told["**violations**"] == "**3**"
+
+
+@settings(deadline=None, max_examples=50)
+@given(some.lists(records, min_size=1, max_size=4))
+def test_a_sum_is_the_sum(runs: list[Record]) -> None:
+    found = sums.Sum(tuple(runs))
+    faults = Counter(fault.kind for run in runs for fault in run.faults)
+    assert found.fired == dict(faults)
+    assert {kind.name: kind.fired for kind in found.kinds} == dict(faults)
+    assert found.checked == sum(one.checked for run in runs for one in run.invariants)
+    assert found.violations == sum(len(run.violations) for run in runs)
+    assert sum(found.sagas.values()) == sum(sum(run.sagas.values()) for run in runs)
+
+
+@settings(deadline=None, max_examples=50)
+@given(some.lists(records, min_size=1, max_size=4))
+def test_whatever_runs_say_a_row_is_a_row(runs: list[Record]) -> None:
+    found = sums.Sum(tuple(runs))
+    assert len(cells(sums.part("runs", found))) == len(runs)
+    assert len(cells(sums.part("faults", found))) == len(found.fired)
+
+
+def test_each_run_has_its_verdict_and_its_command() -> None:
+    rows = cells(sums.part("runs", sums.Sum(RUNS)))
+    assert [row[-2] for row in rows] == ["no violations"] * 3 + ["**3 violations**"]
+    assert [row[-1] for row in rows] == [f"`{run.reproduce}`" for run in RUNS]
+
+
+def test_text_of_a_record_is_no_markup() -> None:
+    shown = sums.part("runs", sums.Sum((chaos_run(scenario=HOSTILE, reproduce="saga `x` | y"),)))
+    assert "<script>" not in shown.replace("\\<", "")
+    assert "`` saga `x` \\| y ``" in shown
