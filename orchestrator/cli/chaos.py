@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import orjson
 import typer
 
 from orchestrator.cli import console
@@ -58,7 +59,8 @@ def run(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", help="Within which every saga must end when the faults are over.")
     ] = 300,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the record there.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the record, for scripts.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page with a timeline.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the logs of servers and processes.")] = False,
     data_dir: Annotated[
         Path, typer.Option("--data-dir", metavar="DIR", help="On a real disk; what is put there is removed.")
@@ -81,8 +83,7 @@ def run(
         patience=patience,
         data_dir=data_dir,
     )
-    if json is not None:
-        _write(json, outcome.record.model_dump_json(indent=1))
+    _keep(outcome, json, html)
     return _judge(outcome)
 
 
@@ -105,25 +106,31 @@ def _run(keep: bool, **options: Any) -> "Outcome":
         raise Failure(str(error)) from error
 
 
+def _keep(outcome: "Outcome", json: Path | None, html: Path | None) -> None:
+    """Write the record down, and its page."""
+    if json is not None:
+        from chaos.report.data import to_json
+
+        _write(json, orjson.dumps(to_json(outcome.record)).decode())
+    if html is not None:
+        from chaos.report.page import html as page
+
+        _write(html, page(outcome.record))
+
+
 def _judge(outcome: "Outcome") -> int:
     """Say what was found. Returns the exit code."""
     from chaos.record import PASSED
+    from chaos.report import terminal
 
-    record = outcome.record
-    rows = [(kind, f"{count:,}") for kind, count in record.fired.items()]
-    console.out().print(console.table(("fault", "fired"), rows, right=("fired",)))
+    terminal.show(outcome.record, console.out())
     for reason, count in sorted(outcome.missed.items()):
-        console.say(f"passed over, {count}: {reason}")
-    for violation in record.violations[:20]:
-        console.say(f"violation: {violation.invariant}: {violation.message}")
-    ended = ", ".join(f"{count:,} {status}" for status, count in sorted(record.sagas.items()))
-    console.say(f"{sum(record.sagas.values()):,} sagas: {ended or 'none'}; {record.verdict}")
+        console.say(f"passed over, {count:,}: {reason}")
     if outcome.kept is not None:
         console.say(f"logs are in {outcome.kept}")
-    if record.verdict == PASSED:
+    if outcome.record.verdict == PASSED:
         return Exit.OK
-    console.say_command(record.reproduce, "again: ")
-    return Exit.VIOLATION if record.violations else Exit.ERROR
+    return Exit.VIOLATION if outcome.record.violations else Exit.ERROR
 
 
 def _write(file: Path, text: str) -> None:

@@ -36,14 +36,28 @@ def left_in(saga: Saga) -> list[Path]:
 
 @pytest.mark.timeout(240)  # it waits for messages that the broker has lost
 def test_a_mix_of_everything_loses_nothing_and_says_what_it_did(saga: Saga) -> None:
-    done = saga("chaos", "run", "mix", "--seed", "20", *QUICK, "--every", "1", "--json", "records/mix.json")
+    done = saga(
+        "chaos",
+        "run",
+        "mix",
+        "--seed",
+        "20",
+        *QUICK,
+        "--every",
+        "1",
+        "--json",
+        "records/mix.json",
+        "--html",
+        "mix.html",
+    )
     assert done.code == 0, done.err
     assert "seed 20\n" in done.err
-    assert "no violations" in done.err
+    assert "No violations" in done.out
     record = Record.model_validate_json((saga.folder / "records" / "mix.json").read_text())
     assert record.reproduce == "saga chaos run mix --seed 20 --duration 10 --rate 12 --every 1"
     assert (record.verdict, record.brokers, record.database) == ("no violations", 1, "postgresql")
     assert len(record.fired) >= 4
+    assert all(kind in (saga.folder / "mix.html").read_text() for kind in record.fired)
     assert record.sagas.keys() <= {"completed", "compensated"}
     assert sum(record.sagas.values()) == {one.name: one.checked for one in record.invariants}["one-saga-an-order"] > 50
     assert record.settled_after is not None
