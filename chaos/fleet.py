@@ -19,8 +19,8 @@ from chaos.site import Site, cut_short
 from orchestrator.cli.processes import role_of
 from orchestrator.embedded.forked import SAGA, Forked, ForkServer
 
-STOP_SECONDS: Final = 20.0
-DEATH_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 60.0
+DEATH_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True)

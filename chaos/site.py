@@ -20,6 +20,7 @@ from chaos.disks import Disk
 from chaos.errors import ChaosFailed
 from chaos.names import POSTGRES, brokers, wires
 from chaos.wire import Wire
+from orchestrator.embedded import EmbeddedServerError
 from orchestrator.embedded.nats_server import EmbeddedNats, Member
 from orchestrator.embedded.postgres import EmbeddedPostgres, free_port
 from orchestrator.settings import ROLES, Settings, load_settings
@@ -44,9 +45,15 @@ class Site:
         return self.postgres if name == POSTGRES else self.nats[name]
 
     async def start(self, name: str) -> None:
-        """Start a server that was stopped, on the same port and the same data, and return when it is ready."""
+        """Start a server that was stopped, on the same port and the same data. Raises EmbeddedServerError."""
         server = self.server(name)
         cut_short(server.log_file)
+        for pause in (1.0, 3.0):  # an hour of faults should not be lost to a port that is taken for a moment
+            try:
+                await asyncio.to_thread(server.start)
+                return
+            except EmbeddedServerError:
+                await asyncio.sleep(pause)
         await asyncio.to_thread(server.start)
 
     def environment(self, process: str) -> dict[str, str]:
@@ -122,7 +129,7 @@ async def _start_nats(
         routes = tuple(f"127.0.0.1:{found[f'{name}>{other}'].port}" for other in names if other != name)
         member = Member(name, ports[name], routes) if count > 1 else None
         place = disks[name].folder if name in disks else folder / name
-        servers[name] = EmbeddedNats(place, member=member)
+        servers[name] = EmbeddedNats(place, port=free_port(), member=member)
         stack.push_async_callback(asyncio.to_thread, servers[name].kill)
         await asyncio.to_thread(servers[name].start)
     return servers

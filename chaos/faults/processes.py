@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import psutil
@@ -72,13 +72,17 @@ async def standing_still(pid: int) -> AsyncIterator[int]:
     family = _family(pid)
     try:
         for one in family:
-            one.send_signal(signal.SIGSTOP)
+            _send(one, signal.SIGSTOP)
         await _until_stopped(family[0])
         yield len(family)
     finally:
         for one in family:
-            if one.is_running():
-                one.send_signal(signal.SIGCONT)
+            _send(one, signal.SIGCONT)
+
+
+def _send(process: psutil.Process, number: signal.Signals) -> None:
+    with suppress(psutil.NoSuchProcess):  # the database's processes come and go
+        process.send_signal(number)
 
 
 def _family(pid: int) -> list[psutil.Process]:
@@ -91,7 +95,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 async def _until_stopped(process: psutil.Process) -> None:
     deadline = asyncio.get_running_loop().time() + SEEN_WITHIN
-    while process.status() != psutil.STATUS_STOPPED:
+    while process.is_running() and process.status() != psutil.STATUS_STOPPED:
         if asyncio.get_running_loop().time() > deadline:
             raise Missed(f"process {process.pid} did not stop")
         await asyncio.sleep(0.005)

