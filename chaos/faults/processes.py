@@ -95,7 +95,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 async def _until_stopped(process: psutil.Process) -> None:
     deadline = asyncio.get_running_loop().time() + SEEN_WITHIN
-    while process.is_running() and process.status() != psutil.STATUS_STOPPED:
+    while not process.is_running() or process.status() != psutil.STATUS_STOPPED:
         if asyncio.get_running_loop().time() > deadline:
-            raise Missed(f"process {process.pid} did not stop")
+            raise Missed(f"process {process.pid} does not stand still")
         await asyncio.sleep(0.005)

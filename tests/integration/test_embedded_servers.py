@@ -30,7 +30,7 @@ from orchestrator.embedded.nats_server import (
     start_nats_server,
     stop_nats_server,
 )
-from orchestrator.embedded.postgres import EmbeddedPostgres, create_statements
+from orchestrator.embedded.postgres import EmbeddedPostgres, create_statements, free_port
 from tests.support.servers import EXISTING_POSTGRES_VARIABLE, DatabaseUrls, Role, postgres_server
 
 # A parent that starts a server (the argument says in which thread), tells its pid and waits to be killed.
@@ -393,3 +393,10 @@ class TestDatabaseUrls:
                     assert (await connection.execute(text("SELECT current_database()"))).scalar() == "theirs"
                 await engine.dispose()
                 server.drop_database("theirs")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which ports it gives away")
+def test_the_port_of_a_server_is_none_that_the_kernel_gives_to_outgoing_connections() -> None:
+    """Whoever tries to reach a server that is down could be given its port, and keep it from starting again."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(free_port() for _ in range(50)) < lowest
