@@ -1,6 +1,7 @@
 """The connection to NATS that publishes and looks after the topology."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -11,6 +12,7 @@ from nats.js import JetStreamContext
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
+from outbox.topology import stream_of
 
 log = structlog.get_logger()
 
@@ -29,6 +31,8 @@ class Broker:
         self.url = url
         self._name = name
         self._client: Client | None = None
+        self.silent: Counter[str] = Counter()
+        """Stream -> how many publications in a row it has not answered, on a connection that stands."""
 
     async def connect(self, *, patience: float = 2.0) -> None:
         """One try. Raises BrokerOutOfReach."""
@@ -80,6 +84,7 @@ class Broker:
         answers = await asyncio.gather(
             *(self._publish_one(stream, packet) for packet in packets), return_exceptions=True
         )
+        self._note_silence(packets, answers)
         failed = [answer for answer in answers if isinstance(answer, BaseException)]
         unexpected = [error for error in failed if not isinstance(error, NatsError | OSError | TimeoutError)]
         if unexpected:
@@ -94,16 +99,28 @@ class Broker:
         if client is not None:
             await abandon(client)
 
+    def _note_silence(self, packets: Sequence[Packet], answers: Sequence[BaseException | None]) -> None:
+        """An error is an answer too; and who is not connected has asked nobody."""
+        asked = {stream_of(packet.subject) for packet in packets}
+        pairs = zip(packets, answers, strict=True)
+        answered = {stream_of(packet.subject) for packet, answer in pairs if not isinstance(answer, TimeoutError)}
+        for stream in answered:
+            del self.silent[stream]
+        if self.is_connected:
+            self.silent.update(asked - answered)
+
     @staticmethod
     async def _publish_one(stream: JetStreamContext, packet: Packet) -> None:
         headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
         await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
 
     async def _lost(self) -> None:
+        self.silent.clear()
         if self._client is not None:
             log.warning("connection to NATS lost; trying again until it is back", url=self.url)
 
     async def _back(self) -> None:
+        self.silent.clear()
         log.info("connection to NATS is back", url=self.url)
 
 

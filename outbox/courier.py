@@ -5,12 +5,19 @@ simulation stands in here, with a courier that loses, doubles and forgets.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
+
+import structlog
 
 from outbox.broker import Broker
 from outbox.envelope import Packet
 from outbox.intake import Delivery, Intake
 from outbox.topology import Inlet, Topology
+
+log = structlog.get_logger()
+
+SILENT_PUBLICATIONS: Final = 4
+"""In a row, each of which has waited for its answer: a stream that has left so many without one is broken."""
 
 
 class Publisher(Protocol):
@@ -73,10 +80,29 @@ class NatsCourier(Broker):
         super().__init__(url, name=f"amends-{role}")
         self._role = role
         self._replicas = replicas
+        self._suspects: dict[str, str] = {}
+        """Stream that answers nobody -> when it was made, so that two of us do not both make it anew."""
 
     async def ensure(self, inlets: Iterable[Inlet]) -> list[str]:
         """See that streams and consumers are as they should be. Returns what was done, in words."""
+        for stream, publications in list(self.silent.items()):
+            await self._suspect(stream, publications)
         return await Topology(*inlets, replicas=self._replicas).ensure(self.jetstream)
+
+    async def _suspect(self, stream: str, publications: int) -> None:
+        """Delete a stream that is there and takes nothing: its files are gone, and nobody but us will notice.
+
+        What it holds is asked for again, as after any loss of the broker's; while it takes nothing nothing goes on.
+        """
+        made = await Topology.made_at(self.jetstream, stream)
+        if made != self._suspects.setdefault(stream, made):  # somebody has made it anew
+            self.silent.pop(stream, None)
+            self._suspects[stream] = made
+        elif publications >= SILENT_PUBLICATIONS:
+            log.error("a stream is there and takes no message: it is deleted and made anew", stream=stream)
+            await Topology.delete(self.jetstream, stream)
+            self.silent.pop(stream, None)
+            del self._suspects[stream]
 
     def source(self, inlet: Inlet) -> Intake:
         """What comes through an inlet. It is not started yet."""

@@ -94,6 +94,26 @@ class Topology:
         except (NatsError, TimeoutError, OSError) as error:
             raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
 
+    @staticmethod
+    async def made_at(stream: JetStreamContext, name: str) -> str:
+        """When a stream was made; empty when there is none. Raises BrokerOutOfReach."""
+        try:
+            return str((await stream.stream_info(name)).created)
+        except NotFoundError:
+            return ""
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
+
+    @staticmethod
+    async def delete(stream: JetStreamContext, name: str) -> None:
+        """Delete a stream, with all that it holds. Raises BrokerOutOfReach."""
+        try:
+            await stream.delete_stream(name)
+        except NotFoundError:
+            return
+        except (NatsError, TimeoutError, OSError) as error:
+            raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
+
     async def _ensure_stream(self, stream: JetStreamContext, name: str) -> list[str]:
         wanted = StreamConfig(
             name=name,

@@ -1,6 +1,8 @@
 """Streams and consumers: made, kept as they should be, and put back when somebody takes them away."""
 
 import asyncio
+import itertools
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +18,7 @@ from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import service as service_module
 from outbox.broker import Broker
 from outbox.courier import NatsCourier
+from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
 from outbox.pump import Received
@@ -225,3 +228,73 @@ async def test_a_service_waits_for_a_broker_that_is_away_and_leaves_when_it_is_a
     await asyncio.to_thread(nats.stop)
     service.stop()
     await asyncio.wait_for(running, 30)
+
+
+# --- a stream whose files are gone -----------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_there_and_takes_nothing_is_made_anew(
+    nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by chaos: a store that is deleted under its server takes messages until it needs another file."""
+    monkeypatch.setattr("outbox.broker.PUBLISH_TIMEOUT", 0.3)
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    shutil.rmtree(nats.store)
+    numbers = itertools.count()
+
+    async def publish() -> bool:
+        packet = Packet(f"large-{next(numbers)}", "saga.cmd.inventory.x", f"[{' ' * 800_000}]")
+        with suppress(BrokerOutOfReach):
+            return bool(await courier.publish([packet]))
+        return False
+
+    async def is_broken() -> bool:
+        return not await publish()
+
+    await eventually(is_broken, "the stream takes no more")
+    with capture_logs() as logs:
+        await eventually(lambda: _publish_and_ensure(publish, courier), "it takes messages again")
+    assert [line["stream"] for line in logs if line["log_level"] == "error"] == [COMMANDS]
+    assert (await courier.jetstream.stream_info(COMMANDS)).state.messages == 1
+    assert (await courier.jetstream.stream_info(REPLY_STREAM)).state.messages == 0
+    await courier.close()
+
+
+async def _publish_and_ensure(publish: Callable[[], Awaitable[bool]], courier: NatsCourier) -> bool:
+    await courier.ensure([INLET])
+    return await publish()
+
+
+async def test_a_stream_that_another_has_made_anew_is_left_alone(nats: EmbeddedNats) -> None:
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    courier.silent[COMMANDS] = 3
+    await courier.ensure([INLET])
+    await courier.jetstream.delete_stream(COMMANDS)
+    await Topology(INLET).ensure(courier.jetstream)
+    made = (await courier.jetstream.stream_info(COMMANDS)).created
+    courier.silent[COMMANDS] = 4
+    assert await courier.ensure([INLET]) == []
+    assert (await courier.jetstream.stream_info(COMMANDS)).created == made
+    assert courier.silent[COMMANDS] == 0
+    await courier.close()
+
+
+async def test_silence_counts_on_a_connection_that_stands_and_ends_with_any_answer(nats: EmbeddedNats) -> None:
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    courier.silent[COMMANDS] = 2
+    with pytest.raises(BrokerOutOfReach):  # there is no stream, and that is an answer
+        await courier.publish([Packet("1", "saga.cmd.inventory.x", "[]")])
+    assert courier.silent[COMMANDS] == 0
+    courier.silent[COMMANDS] = 2
+    nats.restart()
+    await eventually(lambda: _is_forgotten(courier), "an outage is no silence")
+    await courier.close()
+
+
+async def _is_forgotten(courier: NatsCourier) -> bool:
+    return courier.is_connected and not courier.silent[COMMANDS]
