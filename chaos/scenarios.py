@@ -63,6 +63,9 @@ DATABASE_RESTART = Kind(
 )
 STORE_WIPE = Kind("store-wipe", "nats-server is killed and its whole JetStream store deleted", _store)
 STORE_DELETE = Kind("store-delete", "the whole JetStream store is deleted under the running server", _store, (2.0, 8.0))
+STORE_ABANDON = Kind(
+    "store-abandon", "the JetStream store is deleted under the running server, and nobody starts it again", _store
+)
 STORE_ROLLBACK = Kind("store-rollback", "the JetStream store is rolled back to an older copy", _store, (2.0, 30.0))
 STREAM_DELETE = Kind("stream-delete", "a stream is deleted", lambda _: (COMMANDS, REPLIES, EVENTS))
 CONSUMER_DELETE = Kind("consumer-delete", "a durable consumer is deleted", lambda _: CONSUMERS)
@@ -113,6 +116,7 @@ MIX: Final = {
     DATABASE_RESTART: 8.0,
     STORE_WIPE: 4.0,
     STORE_DELETE: 2.0,
+    STORE_ABANDON: 1.0,
     STORE_ROLLBACK: 5.0,
     STREAM_DELETE: 3.0,
     CONSUMER_DELETE: 4.0,
@@ -124,6 +128,9 @@ MIX: Final = {
     CLOCK: 2.0,
     ROGUE: 3.0,
 }
+
+IN_A_CLUSTER: Final = {kind: weight for kind, weight in MIX.items() if kind != STORE_ABANDON} | {PARTITION: 4.0}
+"""Servers that lose their files while two others have them: that is Raft's to mend, or not."""
 
 SCENARIOS: Final = {
     one.name: one
@@ -137,6 +144,10 @@ SCENARIOS: Final = {
         ),
         _scenario("store-wiped", "the broker loses its whole store", STORE_WIPE, every=10.0),
         _scenario("store-deleted", "the store is deleted under the running broker", STORE_DELETE, every=15.0),
+        _scenario(
+            "store-abandoned", "the store is deleted under the broker, which nobody starts again", STORE_ABANDON,
+            every=40.0,
+        ),
         _scenario("store-rolled-back", "the store is an older one", STORE_ROLLBACK, every=15.0),
         _scenario("topology-deleted", "streams and consumers are deleted", STREAM_DELETE, CONSUMER_DELETE),
         _scenario("network-cut", "networks are cut, in one direction or in both", CUT, CUT_ONE_WAY),
@@ -155,6 +166,6 @@ SCENARIOS: Final = {
         _scenario("clock-skew", "the clocks of processes jump by hours", CLOCK, every=6.0),
         _scenario("rogue-participants", "participants answer twice, late, never, or with garbage", ROGUE, every=6.0),
         Scenario("mix", "all of it at random, with one server of NATS", MIX),
-        Scenario("mix-cluster", "all of it at random, with three servers of NATS", MIX | {PARTITION: 4.0}, brokers=3),
+        Scenario("mix-cluster", "all of it at random, with three servers of NATS", IN_A_CLUSTER, brokers=3),
     )
 }  # fmt: skip

@@ -20,6 +20,7 @@ STRIKES: Final[Mapping[str, Strike]] = {
     "database-restart": processes.restart_database,
     "store-wipe": store.wipe,
     "store-delete": store.delete_store,
+    "store-abandon": store.abandon,
     "store-rollback": store.roll_back,
     "stream-delete": store.delete_stream,
     "consumer-delete": store.delete_consumer,

@@ -1,12 +1,14 @@
 """The broker forgets: everything, what came lately, a stream, a consumer."""
 
 import asyncio
+import random
 import shutil
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
-from typing import TypeVar
+from contextlib import AsyncExitStack, suppress
+from typing import Final, TypeVar
 
 from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
@@ -16,9 +18,17 @@ from chaos.faults.world import World
 from chaos.plan import Planned
 from chaos.record import Fault
 from orchestrator.embedded.nats_server import EmbeddedNats
-from outbox.topology import COMMANDS
+from outbox.topology import COMMANDS, EVENTS
 
 T = TypeVar("T")
+
+FILLER: Final = {COMMANDS: "saga.cmd.nobody.filler", EVENTS: "saga.event.nobody.filler"}
+"""Subjects that nobody listens on."""
+
+MOST_FILLERS: Final = 20
+"""Of 900 kB each: a file of a stream has 8 MiB."""
+
+ANEW_WITHIN: Final = 90.0
 
 
 async def wipe(world: World, planned: Planned) -> list[Fault]:
@@ -41,6 +51,42 @@ async def delete_store(world: World, planned: Planned) -> list[Fault]:
         for name in world.site.nats:
             await world.site.start(name)
         return [world.fault(planned, at, f"{messages:,} messages were in it; the servers ran on for a while")]
+
+
+async def abandon(world: World, planned: Planned) -> list[Fault]:
+    """The store is deleted under the running server, and nobody starts it again.
+
+    It goes on with its open files; so one stream is filled until it needs another file, and takes no more. Whoever
+    publishes has to notice, and to make it anew.
+    """
+    stream, name = world.jetstream(), random.Random(planned.luck).choice(list(FILLER))
+    async with world.hold(*world.site.nats, name):
+        messages, at = await _messages(world), world.now()
+        for server in world.site.nats.values():
+            await asyncio.to_thread(shutil.rmtree, server.store, ignore_errors=True)
+        before = (await _asked(lambda: stream.stream_info(name))).created
+        if not await _fills_up(stream, FILLER[name]):
+            raise Missed(f"{name} took everything")
+        deaf_at = world.now()
+        while world.now() < deaf_at + ANEW_WITHIN:
+            with suppress(NatsError, TimeoutError, OSError):
+                if (await stream.stream_info(name)).created != before:
+                    break
+            await asyncio.sleep(0.2)
+        detail = f"{messages:,} commands were in it; {name} took no more, and was made anew"
+        return [world.fault(planned, at, f"{detail} after {world.now() - deaf_at:.1f} s")]
+
+
+async def _fills_up(stream: JetStreamContext, subject: str) -> bool:
+    """Publish until nobody answers."""
+    for _ in range(MOST_FILLERS):
+        try:
+            await stream.publish(subject, b" " * 900_000, timeout=2.0)
+        except TimeoutError:
+            return True
+        except (NatsError, OSError) as error:
+            raise Missed(f"JetStream: {str(error) or type(error).__name__}") from error
+    return False
 
 
 async def roll_back(world: World, planned: Planned) -> list[Fault]:
