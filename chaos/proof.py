@@ -71,7 +71,10 @@ def _invariants(verified: int, ordered: int, letters: int) -> tuple[Invariant, .
         "ends-as-ordered": ("orders that had to be refused were undone, and no others", ordered),
         "every-saga-ends": ("every saga has ended", ordered),
         "processes-stay-up": ("no process has ended by itself", 2 * len(ROLES)),
-        "dead-letters-are-garbage": ("whatever was buried as a dead letter was garbage when it came", letters),
+        "dead-letters-are-garbage": (
+            f"whatever a service has buried as a dead letter was garbage when it came; {letters:,} were buried",
+            len(ROLES),
+        ),
     }
     return tuple(Invariant(name=name, sentence=text, checked=count) for name, (text, count) in said.items())
 

@@ -51,10 +51,10 @@ def test_a_mix_of_everything_loses_nothing_and_says_what_it_did(saga: Saga) -> N
         "mix.html",
     )
     assert done.code == 0, done.err
-    assert "seed 20\n" in done.err
+    assert "seed 267\n" in done.err
     assert "No violations" in done.out
     record = Record.model_validate_json((saga.folder / "records" / "mix.json").read_text())
-    assert record.reproduce == "saga chaos run mix --seed 20 --duration 10 --rate 12 --every 1"
+    assert record.reproduce == "saga chaos run mix --seed 267 --duration 10 --rate 12 --every 1"
     assert (record.verdict, record.brokers, record.database) == ("no violations", 1, "postgresql")
     assert len(record.fired) >= 4
     assert all(kind in (saga.folder / "mix.html").read_text() for kind in record.fired)
