@@ -77,7 +77,7 @@ def _call(*command: str) -> None:
         raise ChaosFailed(f"a disk that fills needs {command[0]}, which is not installed here; run another scenario")
     done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it did not say why"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["it did not say why"])[0].strip(" .")
         raise ChaosFailed(
             f"a disk that fills needs the right to mount one, and {command[0]} failed ({reason}): "
             "run it as root, on a machine that lets you mount; or run another scenario"
