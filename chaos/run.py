@@ -29,7 +29,7 @@ from chaos.names import REPLICAS
 from chaos.options import Options
 from chaos.plan import Planned, plan
 from chaos.proof import Proof, prove
-from chaos.record import Fault, Record
+from chaos.record import Fault, Invariant, Record, Violation
 from chaos.recovery import recovered
 from chaos.scenarios import CLOCK, SCENARIOS, Scenario
 from chaos.site import Site, new_folder, open_site
@@ -56,6 +56,8 @@ log = structlog.get_logger()
 MOST_AT_ONCE: Final = 6
 """Faults; beyond that one does not see any more what comes of which."""
 
+MADE: Final = "faults-are-made"
+MADE_SENTENCE: Final = "every fault was made, and taken back, as it should be: this run can be trusted"
 READY_WITHIN: Final = 60.0
 SETTLE_LOOK: Final = 0.25
 SHOWN: Final = 20
@@ -86,6 +88,9 @@ class Injector:
     world: World
     faults: list[Fault] = field(default_factory=list)
     missed: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    """Faults that were not made, or not taken back, as they should be."""
+
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, planned: list[Planned]) -> None:
@@ -103,9 +108,12 @@ class Injector:
 
     async def _strike(self, planned: Planned) -> None:
         try:
-            self.faults += await STRIKES[planned.kind](self.world, planned)
+            self.faults.extend(await STRIKES[planned.kind](self.world, planned))
         except Missed as reason:
             self._miss(f"{planned.kind}: {reason}")
+        except Exception as error:  # an hour of faults should not be lost to one, but it must be seen
+            log.error("a fault went wrong", kind=planned.kind, target=planned.target, exc_info=error)
+            self.wrong.append(f"{planned.kind} of {planned.target} went wrong: {type(error).__name__}: {error}")
 
     def _miss(self, reason: str) -> None:
         self.missed[reason] = self.missed.get(reason, 0) + 1
@@ -286,8 +294,8 @@ def _record(
         samples=tuple(watch.samples),
         faults=recovered(faults, watch.samples, over),
         sagas=proof.statuses,
-        invariants=proof.invariants,
-        violations=proof.violations,
+        invariants=(*proof.invariants, Invariant(name=MADE, sentence=MADE_SENTENCE, checked=len(faults))),
+        violations=(*proof.violations, *(Violation(invariant=MADE, message=message) for message in injector.wrong)),
     )
 
 
