@@ -36,20 +36,8 @@ def left_in(saga: Saga) -> list[Path]:
 
 @pytest.mark.timeout(240)  # it waits for messages that the broker has lost
 def test_a_mix_of_everything_loses_nothing_and_says_what_it_did(saga: Saga) -> None:
-    done = saga(
-        "chaos",
-        "run",
-        "mix",
-        "--seed",
-        "20",
-        *QUICK,
-        "--every",
-        "1",
-        "--json",
-        "records/mix.json",
-        "--html",
-        "mix.html",
-    )
+    files = ("--json", "records/mix.json", "--html", "mix.html")
+    done = saga("chaos", "run", "mix", "--seed", "267", *QUICK, "--every", "1", *files)
     assert done.code == 0, done.err
     assert "seed 267\n" in done.err
     assert "No violations" in done.out
