@@ -33,7 +33,7 @@ from chaos.record import Fault, Invariant, Record, Violation
 from chaos.recovery import recovered
 from chaos.scenarios import CLOCK, SCENARIOS, Scenario
 from chaos.site import Site, new_folder, open_site
-from chaos.watch import ENDED, Watch
+from chaos.watch import Watch
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import (
     Client,
@@ -250,7 +250,7 @@ async def _settle(settings: Settings, client: Client, patience: float, advance: 
         while asyncio.get_running_loop().time() < deadline:
             try:
                 async with client.database.reading() as connection:
-                    query = select(sagas.c.id).where(sagas.c.status.not_in(ENDED)).limit(SHOWN)
+                    query = select(sagas.c.id).where(sagas.c.ended_at.is_(None)).limit(SHOWN)
                     left = list((await connection.execute(query)).scalars())
                 if not left and not [role for role in ROLES if await _has_mail(databases[role], role)]:
                     return []
