@@ -135,6 +135,11 @@ BUGS = (
     Bug("the last place is given away twice", ((Admission, "_lock", _look_without_locking),), seed=338),
     Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=56),
     Bug(
+        "a child that was undone first leaves no tombstone",
+        ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),),
+        seed=734,
+    ),
+    Bug(
         "a child is said to be undone and is not", ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),)
     ),
     Bug(
