@@ -60,8 +60,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
 class Bug:
     """A mistake outside of the machine: its name, and what it puts in the place of which attributes of what.
 
-    `seed` is the first schedule, from 0, that finds it. A `plain` one is found by so many that a few dozen of any
-    will do.
+    `seed` is a schedule that finds it, soon. A `plain` one is found by so many that a few dozen of any will do.
     """
 
     name: str
