@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-MOST_TURNS: Final = 100_000
-"""Turns of the loop in one schedule. More than that is somebody who spins."""
+MOST_TURNS: Final = 30_000
+"""Turns of the loop in one schedule, which takes some hundreds. More than that is somebody who spins."""
 
 
 class Spinning(Exception):

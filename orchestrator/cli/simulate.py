@@ -5,6 +5,7 @@ The simulation stands above this package, so it is loaded when it is needed and 
 
 import os
 import secrets
+from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,8 +70,13 @@ def _run(seed: int, schedules: int, jobs: int) -> "Report":
         done += more
         bar.update(task, completed=done, count=f"{done:,} of {schedules:,}")
 
-    with bar:
-        return run(seed, schedules, jobs, advance)
+    try:
+        with bar:
+            return run(seed, schedules, jobs, advance)
+    except BrokenProcessPool as error:
+        raise Failure(
+            "a process that played schedules was killed; try again, with fewer --jobs if memory is short"
+        ) from error
 
 
 def _trace(seed: int, json: bool) -> "Report":

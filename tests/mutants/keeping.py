@@ -124,23 +124,28 @@ RIGHT_START = OrchestratorCommands._start
 
 
 BUGS = (
-    Bug("no version check", ((Store, "write", _without_looking),)),
-    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),)),
+    Bug("no version check", ((Store, "write", _without_looking),), seed=5),
+    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),), seed=25),
     Bug("a key is not looked up", ((Store, "find_by_key", _no_saga_has_a_key),)),
-    Bug("no timer is stored on the way back", ((store, "_row", _no_timer_on_the_way_back),)),
-    Bug("re-asked under a new command id", ((outgoing, "_send_commands", _a_new_id_for_each_attempt),)),
-    Bug("an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),)),
+    Bug("no timer is stored on the way back", ((store, "_row", _no_timer_on_the_way_back),), plain=True),
+    Bug("re-asked under a new command id", ((outgoing, "_send_commands", _a_new_id_for_each_attempt),), plain=True),
+    Bug("an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),), plain=True),
     Bug("a reply's direction is inferred from the state", tuple((m, "_step_of", _any_direction) for m in MODULES[1:2])),
-    Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early))),
-    Bug("the last place is given away twice", ((Admission, "_lock", _look_without_locking),)),
-    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),)),
+    Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early)), plain=True),
+    Bug("the last place is given away twice", ((Admission, "_lock", _look_without_locking),), seed=898),
+    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=56),
     Bug(
         "a child that was undone first leaves no tombstone",
         ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),),
+        seed=734,
     ),
     Bug(
         "a child is said to be undone and is not", ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),)
     ),
-    Bug("a child that is asked for again is not answered for", ((outgoing, "answer_again", _forget_whoever_asked),)),
+    Bug(
+        "a child that is asked for again is not answered for",
+        ((outgoing, "answer_again", _forget_whoever_asked),),
+        seed=96,
+    ),
     Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),)),
 )
