@@ -11,12 +11,12 @@ Every command that ends is held to two rules: no traceback, and nothing coloured
 import itertools
 import json
 import os
+import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,10 +57,11 @@ class Background:
 
     def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Path) -> None:
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [*COMMAND, *arguments], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err
-            )
+        given, ours = os.pipe()
+        self._stdin = os.fdopen(ours, "wb")
+        with os.fdopen(given, "rb") as stdin, self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = forked.start(arguments, folder, environment, (stdin, out, err))
+        self._code: int | None = None
 
     @property
     def pid(self) -> int:
@@ -70,7 +71,9 @@ class Background:
     @property
     def code(self) -> int | None:
         """How it ended; None while it runs."""
-        return self._process.poll()
+        if self._code is None and select.select([self._process], [], [], 0)[0]:
+            self._code = self._process.wait(PATIENCE)
+        return self._code
 
     @property
     def out(self) -> str:
@@ -84,14 +87,12 @@ class Background:
 
     def feed(self, text: str) -> None:
         """Write to its stdin. Blocks while it does not read."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(text.encode())
-        self._process.stdin.flush()
+        self._stdin.write(text.encode())
+        self._stdin.flush()
 
     def end_input(self) -> None:
         """Close its stdin."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._stdin.close()
 
     def until(self, look: Callable[[], T], what: str) -> T:
         """Wait until what is seen is true, and return it. The command must go on meanwhile."""
@@ -116,12 +117,15 @@ class Background:
 
     def end(self, number: signal.Signals) -> Result:
         """Send a signal, and wait for the end."""
-        self._process.send_signal(number)
+        if self.code is None:
+            os.kill(self.pid, number)
         return self.wait()
 
     def wait(self) -> Result:
         """Wait for the end."""
-        return _decent(Result(self._process.wait(PATIENCE), self.out, self.err))
+        if self._code is None:
+            self._code = self._process.wait(PATIENCE)
+        return _decent(Result(self._code, self.out, self.err))
 
     def __enter__(self) -> Self:
         return self
@@ -129,8 +133,12 @@ class Background:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.__exit__(kind, error, trace)  # closes stdin, and waits
+        if self.code is None:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+        self._process.close()
+        with suppress(BrokenPipeError):
+            self._stdin.close()
 
 
 class Saga:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from orchestrator.embedded.forked import ForkServer
+from orchestrator.embedded.forked import Forked, ForkServer
 
 
 @cache
@@ -16,18 +16,21 @@ def _server() -> ForkServer:
     return server
 
 
-def run(
-    arguments: Sequence[str],
-    folder: Path,
-    environment: Mapping[str, str],
-    files: tuple[IO[bytes], IO[bytes], IO[bytes]],
-    patience: float,
-) -> int:
-    """Run a command to its end, with these files as stdin, stdout and stderr. Returns how it ended, as `Popen` does.
+Files = tuple[IO[bytes], IO[bytes], IO[bytes]]
+"""What a command has as stdin, stdout and stderr."""
+
+
+def start(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Files) -> Forked:
+    """Start a command."""
+    return _server().start(arguments, folder, environment, files)
+
+
+def run(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Files, patience: float) -> int:
+    """Run a command to its end. Returns how it ended, as `Popen` does.
 
     Raises TimeoutError, and kills it, when it takes longer than `patience` seconds.
     """
-    command = _server().start(arguments, folder, environment, files)
+    command = start(arguments, folder, environment, files)
     try:
         return command.wait(patience)
     except TimeoutError:
