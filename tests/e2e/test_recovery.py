@@ -89,7 +89,7 @@ class System:
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Measured at rest first."""
     folder = tmp_path_factory.mktemp("recovery")
-    with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres(durable=False) as postgres:
+    with EmbeddedNats(folder / "nats") as nats, EmbeddedPostgres() as postgres:
         postgres.create_database(*ROLES)
         urls = {f"SAGA_{role.upper()}_DATABASE_URL": postgres.url(role).replace("+asyncpg", "") for role in ROLES}
         saga = Saga(folder, SAGA_NATS_URL=nats.url, SAGA_OUTBOX_GRACE="1", **urls)

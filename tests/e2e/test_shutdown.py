@@ -144,8 +144,8 @@ def test_a_role_leaves_while_nats_is_away(saga: Saga, nats: EmbeddedNats) -> Non
 
 @pytest.fixture
 def postgres() -> Iterator[EmbeddedPostgres]:
-    """A server that the test may take away."""
-    with EmbeddedPostgres(durable=False) as server:
+    """A server that the test may take away: what it has committed, it still has when it is back."""
+    with EmbeddedPostgres() as server:
         server.create_database("inventory")
         yield server
 
