@@ -80,11 +80,12 @@ class NatsCourier(Broker):
         super().__init__(url, name=f"amends-{role}")
         self._role = role
         self._replicas = replicas
-        self._suspects: dict[str, str] = {}
-        """Stream that answers nobody -> when it was made, so that two of us do not both make it anew."""
+        self._made: dict[str, str] = {}
+        """Stream that answers nobody -> when it was made: the silence of one says nothing of the next."""
 
     async def ensure(self, inlets: Iterable[Inlet]) -> list[str]:
         """See that streams and consumers are as they should be. Returns what was done, in words."""
+        self._made = {stream: made for stream, made in self._made.items() if stream in self.silent}
         for stream, publications in list(self.silent.items()):
             await self._suspect(stream, publications)
         return await Topology(*inlets, replicas=self._replicas).ensure(self.jetstream)
@@ -95,14 +96,14 @@ class NatsCourier(Broker):
         What it holds is asked for again, as after any loss of the broker's; while it takes nothing nothing goes on.
         """
         made = await Topology.made_at(self.jetstream, stream)
-        if made != self._suspects.setdefault(stream, made):  # somebody has made it anew
-            self.silent.pop(stream, None)
-            self._suspects[stream] = made
+        if made != self._made.get(stream):  # the first look; or somebody has made it anew
+            self.silent[stream] = 1
+            self._made[stream] = made
         elif publications >= SILENT_PUBLICATIONS:
             log.error("a stream is there and takes no message: it is deleted and made anew", stream=stream)
             await Topology.delete(self.jetstream, stream)
             self.silent.pop(stream, None)
-            del self._suspects[stream]
+            del self._made[stream]
 
     def source(self, inlet: Inlet) -> Intake:
         """What comes through an inlet. It is not started yet."""

@@ -223,7 +223,7 @@ class Database:
         return _Translated(str(self))
 
 
-def among(dialect: str, column: Column[Any], name: str) -> ColumnElement[bool]:
+def among(dialect: str, column: Column[Any] | ColumnElement[Any], name: str) -> ColumnElement[bool]:
     """`any_of` for a statement that is built once: it is given the list of values by this name when it is sent."""
     return _in(dialect, column, bindparam(name, type_=_many(dialect, column)))
 

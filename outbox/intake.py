@@ -156,7 +156,9 @@ class Intake:
         self._subscriber(self._receive)
 
     async def start(self) -> None:
-        """Begin to ask. The stream and its consumer must be there."""
+        """Begin to ask, unless it does already. The stream and its consumer must be there."""
+        if self._asking is not None:
+            return
         try:
             await self._broker.start()
         except NatsError as error:
@@ -167,6 +169,7 @@ class Intake:
         """Ask no more, and give back what was sent and not taken: others get it as soon as we are gone."""
         if self._asking is not None:
             self._asking.cancel()
+            self._asking = None
         try:
             await self._leave()
             while not self._queue.empty():
@@ -182,6 +185,8 @@ class Intake:
 
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""
+        if self._queue.qsize() < QUEUE_MESSAGES:
+            self._room.set()  # whoever was held up goes on, or nothing would ever come
         deliveries = [Delivery(await self._queue.get())]
         events, size = len(deliveries[0].events), len(deliveries[0].message.data)
         while events < MAX_EVENTS and size < MAX_BYTES and not self._queue.empty():

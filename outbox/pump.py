@@ -61,9 +61,10 @@ class Processor(Protocol):
 
 
 class Pump:
-    """Moves deliveries through a processor."""
+    """Moves deliveries through a processor. By its `name` a service with several of them tells them apart."""
 
-    def __init__(self, source: Source, outbox: Outbox, processor: Processor) -> None:
+    def __init__(self, source: Source, outbox: Outbox, processor: Processor, *, name: str = "") -> None:
+        self._name = f"the pump {name}".rstrip()
         self._source = source
         self._outbox = outbox
         self._processor = processor
@@ -118,9 +119,13 @@ class Pump:
     async def _settle(self, deliveries: Sequence[Delivery]) -> set[int] | None:
         """Commit, however long it takes. Returns what `_commit` does; None when we are told to stop before."""
         try:
-            return await self._commit(deliveries)
-        except (DatabaseOutOfReach, SchemaMissing) as error:
-            return await self._outlast(deliveries, error)
+            try:
+                return await self._commit(deliveries)
+            except (DatabaseOutOfReach, SchemaMissing) as error:
+                return await self._outlast(deliveries, error)
+        except Exception as error:  # none of a message: of the counting, say, that waited too long for a lock
+            log.warning("a batch is put back", reason=_words(error), messages=len(deliveries), exc_info=error)
+            return {id(delivery) for delivery in deliveries}
         finally:
             self._suspects.let_go()
 
@@ -217,7 +222,7 @@ class Pump:
 
     async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
         """Hold on to the batch until the database takes it: an outage costs no message its tries."""
-        outages().notice(error, "the pump")
+        outages().notice(error, self._name)
         self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
@@ -225,7 +230,8 @@ class Pump:
                 await delivery.still_working()
             with suppress(DatabaseOutOfReach, SchemaMissing):
                 failed = await self._commit(deliveries)
-                outages().ends("the pump")
+                outages().ends(self._name)
+                self._since = time.monotonic()  # as if it had come only now: it was no fault of the batch
                 return failed
             delay = min(5.0, delay * 2)
         return None

@@ -11,13 +11,12 @@ drains when the broker is back. Each stream has a lane of its own: one that take
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Final
 
-from sqlalchemy import Delete, Select, Table, bindparam, delete, select, update
+from sqlalchemy import Column, ColumnElement, Delete, Select, Table, bindparam, case, delete, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from outbox.courier import Publisher
@@ -25,7 +24,7 @@ from outbox.database import among
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
-from outbox.topology import SUBJECTS, stream_of
+from outbox.topology import EVENTS, SUBJECTS, stream_of
 from outbox.unit_of_work import Outbox
 
 SWEEP_EVERY: Final = 0.5
@@ -36,12 +35,40 @@ SWEEP_ROWS: Final = 100
 
 IN_HAND: Final = 10_000
 IN_HAND_BYTES: Final = 64 * 1024 * 1024
-"""What may wait in memory: rows, and characters. Beyond that they wait in the table."""
+"""What may wait in memory for one stream: rows, and characters. Beyond that they wait in the table."""
 
 PACKETS_AT_ONCE: Final = 64
 
 CLEAN_EVERY: Final = 0.5
 """Seconds between two deletions: what the broker has stored may stay in the table for a while, and commits cost."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """What waits for one stream. One that takes nothing fills its own lane, and holds up no other."""
+
+    packets: dict[str, Packet] = field(default_factory=dict)
+    characters: int = 0
+    work: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes has to wait in the table."""
+        return len(self.packets) >= IN_HAND or self.characters >= IN_HAND_BYTES
+
+    def put(self, packet: Packet) -> None:
+        """Take it, if there is room."""
+        if not self.is_full:
+            self.packets[packet.message_id] = packet
+            self.characters += len(packet.body)
+            self.work.set()
+
+    def take(self) -> list[Packet]:
+        """Everything, in the order in which it came."""
+        packets = list(self.packets.values())
+        self.packets, self.characters = {}, 0
+        self.work.clear()
+        return packets
 
 
 class Relay:
@@ -50,11 +77,9 @@ class Relay:
     def __init__(self, outbox: Outbox, broker: Publisher) -> None:
         self._outbox = outbox
         self._broker = broker
-        self._lanes: dict[str, dict[str, Packet]] = {stream: {} for stream in SUBJECTS}
+        self._lanes = {stream: Lane() for stream in SUBJECTS}
         self._leaving: set[str] = set()
         self._sent: set[str] = set()
-        self._characters = 0
-        self._work = {stream: asyncio.Event() for stream in SUBJECTS}
         self._clean_up = asyncio.Event()
         self._say = _statements(outbox.database.dialect, outbox.tables.outbox)
         outbox.on_commit(self.hand_over)
@@ -62,27 +87,18 @@ class Relay:
     def hand_over(self, messages: Sequence[Packet]) -> None:
         """Take what has just been committed. Never blocks: what is too much stays in the table."""
         for message in messages:
-            if self._rows >= IN_HAND or self._characters >= IN_HAND_BYTES:
-                break
-            stream = stream_of(message.subject)
-            self._lanes[stream][message.message_id] = message
-            self._characters += len(message.body)
-            self._work[stream].set()
-
-    @property
-    def _rows(self) -> int:
-        return sum(map(len, self._lanes.values()))
+            self._lanes[stream_of(message.subject)].put(message)
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is in hand."""
-        return not self._rows and not self._leaving and not self._sent
+        return not (self._leaving or self._sent or any(lane.packets for lane in self._lanes.values()))
 
     async def run(self, *, sweeping: bool = True) -> None:
         """Publish, sweep and clean up until cancelled. Without `sweeping` somebody else calls `sweep`."""
         async with asyncio.TaskGroup() as tasks:
-            for stream in self._lanes:
-                tasks.create_task(forever(f"publish the outbox to {stream}", partial(self._publish, stream)))
+            for stream, lane in self._lanes.items():
+                tasks.create_task(forever(f"publish the outbox to {stream}", partial(self._publish, lane)))
             if sweeping:
                 tasks.create_task(forever("sweep the outbox", self._sweep))
             tasks.create_task(forever("clean the outbox", self._clean))
@@ -93,10 +109,9 @@ class Relay:
         while not self.is_idle and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
 
-    async def _publish(self, stream: str) -> float:
-        await self._work[stream].wait()
-        self._work[stream].clear()
-        messages = self._take(stream)
+    async def _publish(self, lane: Lane) -> float:
+        await lane.work.wait()
+        messages = lane.take()
         try:
             await self.publish(messages)
         except BrokerOutOfReach:  # to try again by ourselves, and so to know when the broker is back
@@ -106,7 +121,7 @@ class Relay:
 
     async def flush(self) -> None:
         """Publish what is in hand, once, without `run`. Raises BrokerOutOfReach; the rows then stay in the table."""
-        messages = [message for stream in self._lanes for message in self._take(stream)]
+        messages = [message for lane in self._lanes.values() for message in lane.take()]
         if messages:
             await self.publish(messages)
             await self.clean()
@@ -142,31 +157,38 @@ class Relay:
         return CLEAN_EVERY
 
     async def _sweep(self) -> float:
-        is_full = self._rows > IN_HAND - SWEEP_ROWS or self._characters >= IN_HAND_BYTES
-        if is_full or not self._broker.is_connected:
+        if not self._broker.is_connected:
             return SWEEP_EVERY
         return 0.0 if await self.sweep() == SWEEP_ROWS else SWEEP_EVERY
 
     async def sweep(self) -> int:
-        """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many."""
+        """Claim overdue rows for a while, so that the sweeps of other replicas pass over them. Returns how many.
+
+        They are rows of streams for which there is room; the others stay overdue.
+        """
         now = self._outbox.clock.now()
-        if not await self._any_overdue(now):
+        wanted = {"now": now, "with_room": [stream for stream, lane in self._lanes.items() if not lane.is_full]}
+        if not await self._any_overdue(wanted):
             return 0  # a look that takes no lock, and needs no transaction
         async with self._outbox.database.transaction() as connection:
-            claimed = await connection.execute(self._say.claim, {"now": now, "until": now + self._outbox.grace})
+            claimed = await connection.execute(
+                self._say.claim, wanted | {"until": now + self._outbox.grace, "most": SWEEP_ROWS}
+            )
             rows = [Packet(*row) for row in claimed]
-        in_hand = self._leaving.union(self._sent, *self._lanes.values())
+        in_hand = self._leaving.union(self._sent, *(lane.packets for lane in self._lanes.values()))
         self.hand_over([row for row in rows if row.message_id not in in_hand])
         return len(rows)
 
-    def _take(self, stream: str) -> list[Packet]:
-        messages, self._lanes[stream] = list(self._lanes[stream].values()), {}
-        self._characters -= sum(len(message.body) for message in messages)
-        return messages
-
-    async def _any_overdue(self, now: datetime) -> bool:
+    async def _any_overdue(self, wanted: Mapping[str, Any]) -> bool:
         async with self._outbox.database.glancing() as connection:
-            return (await connection.execute(self._say.any_overdue, {"now": now})).first() is not None
+            return (await connection.execute(self._say.any_overdue, wanted)).first() is not None
+
+
+def _stream_of(subject: Column[str]) -> ColumnElement[str]:
+    """`stream_of`, in SQL."""
+    prefixes = {stream: pattern.removesuffix(">") for stream, pattern in SUBJECTS.items() if stream != EVENTS}
+    known = [(subject.startswith(prefix, autoescape=True), stream) for stream, prefix in prefixes.items()]
+    return case(*known, else_=EVENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +200,9 @@ class _Statements:
 
 @cache
 def _statements(dialect: str, table: Table) -> _Statements:
-    overdue = select(table.c.message_id).where(table.c.due_at <= bindparam("now")).order_by(table.c.due_at)
-    claimed = overdue.limit(SWEEP_ROWS).with_for_update(skip_locked=True)
+    is_overdue = table.c.due_at <= bindparam("now"), among(dialect, _stream_of(table.c.subject), "with_room")
+    overdue = select(table.c.message_id).where(*is_overdue).order_by(table.c.due_at)
+    claimed = overdue.limit(bindparam("most")).with_for_update(skip_locked=True)
     claim = (
         update(table)
         .where(table.c.message_id.in_(claimed.scalar_subquery()))

@@ -51,8 +51,8 @@ class Service:
         self._courier = courier
         self._inlets = tuple(inlets)
         self._sources = [courier.source(inlet) for inlet in inlets]
-        pairs = zip(self._sources, inlets.values(), strict=True)
-        self._pumps = [Pump(source, outbox, processor) for source, processor in pairs]
+        parts = zip(self._sources, inlets.items(), strict=True)
+        self._pumps = [Pump(source, outbox, each, name=inlet.subject) for source, (inlet, each) in parts]
         self._relay = Relay(outbox, courier)
         self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
@@ -87,6 +87,7 @@ class Service:
                 starting.cancel()
                 with suppress(asyncio.CancelledError):
                     await starting
+                await self._stop_sources()  # some may have begun
         finally:
             stopping.cancel()
             await self._courier.close()

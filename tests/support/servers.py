@@ -3,6 +3,7 @@
 Hundreds of tests want a database with the tables of a role. The migrations make it once, and the others are copies.
 """
 
+import atexit
 import os
 import secrets
 import shutil
@@ -151,6 +152,7 @@ _templates: Final[dict[tuple[str, Role], str]] = {}
 """(server, role) -> the database, or the file, that the others are copied from."""
 
 _sqlite_templates: Final = TemporaryDirectory(prefix="amends-templates-")
+atexit.register(_sqlite_templates.cleanup)
 
 
 async def _migrate(url: str, role: Role) -> None:
