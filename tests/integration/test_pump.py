@@ -20,9 +20,9 @@ from outbox.broker import Broker
 from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
-from outbox.intake import QUEUE_MESSAGES, Delivery, Intake
+from outbox.intake import EXPIRES, QUEUE_MESSAGES, SLACK, Delivery, Intake
 from outbox.pump import Processor, Pump, Received
-from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER
+from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.topology import command_inlet
 from outbox.unit_of_work import Outbox, UnitOfWork
 from participants.inventory.contracts import ReserveStock, StockLine
@@ -492,6 +492,27 @@ async def test_an_outage_of_the_database_is_no_death(database: Database, broker:
     assert (await buried(database), await suspects(database)) == ([], [])
 
 
+async def test_a_batch_whose_counting_fails_is_put_back(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that was waited for too long, say. It ended the whole role."""
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError("canceling statement due to lock timeout")
+
+    replicas = Replicas(broker, database, processor := Notes())
+    await send(replicas.post.stream, SUBJECT, envelope("a"))
+    [delivery] = await replicas.post.fetch(1)
+    delivery.deliveries = SUSPECT_AFTER + 1
+    with monkeypatch.context() as broken:
+        broken.setattr(Suspects, "open", fail)
+        await replicas.post.pump.handle([delivery])
+    assert (processor.tries, await buried(database)) == ([], [])
+    assert replicas.post.journal.entries == ["back in 30 s"]
+    await replicas.post.pump.handle([delivery])
+    assert await noted(database) == ["a"]
+
+
 async def test_a_message_that_has_come_thousands_of_times_can_be_put_back_once_more(
     database: Database, broker: Broker
 ) -> None:
@@ -557,6 +578,36 @@ async def pumping(url: str, outbox: Outbox, processor: Processor) -> AsyncIterat
         pump.stop()
         await asyncio.wait_for(running, 30)
         await intake.stop()
+
+
+async def test_an_intake_that_was_held_up_with_nothing_in_hand_goes_on(
+    nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    """After an outage of the database in which nothing came, nobody had asked for what came later."""
+    intake = Intake(nats.url, INLET, name="test-intake")
+    await intake.start()
+    await send(stream, SUBJECT, envelope("before"))
+    [before] = await intake.take()
+    intake.hold()
+    await asyncio.sleep(EXPIRES + 2 * SLACK)  # until the last request is over
+    await send(stream, SUBJECT, envelope("after"))
+    [after] = await asyncio.wait_for(intake.take(), 30)
+    assert [one.events for one in (before, after)] == [[envelope("before")], [envelope("after")]]
+    await intake.stop()
+
+
+async def test_an_intake_that_is_started_twice_asks_once(nats: EmbeddedNats, stream: JetStreamContext) -> None:
+    intake = Intake(nats.url, INLET, name="test-intake")
+    await intake.start()
+    await intake.start()
+
+    async def asks() -> bool:
+        return bool((await stream.consumer_info(INLET.stream, INLET.durable)).num_waiting)
+
+    await eventually(asks, "it asks")
+    assert (await stream.consumer_info(INLET.stream, INLET.durable)).num_waiting == 1
+    await intake.stop()
+    assert not [task for task in asyncio.all_tasks() if "forever" in repr(task.get_coro())]
 
 
 class Slow(Notes):

@@ -398,5 +398,30 @@ async def test_a_stream_that_takes_nothing_holds_up_no_other(
         await eventually(lambda: _is_stored(broker, COMMANDS), "the command has arrived")
 
 
+async def test_a_full_lane_holds_up_no_other(order: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a stream that takes nothing fills the memory for that stream, and stays in the table."""
+    monkeypatch.setattr(relay_module, "IN_HAND", 3)
+    monkeypatch.setattr(broker_module, "PUBLISH_TIMEOUT", 60.0)
+    await Topology().ensure(broker.jetstream)
+    silent = (await broker.jetstream.stream_info(EVENTS)).config
+    await broker.jetstream.delete_stream(EVENTS)
+    await broker.jetstream.add_stream(replace(silent, no_ack=True))
+    left_behind = outbox_on(order, "order", clock=(clock := VirtualClock()))
+    await commit(left_behind, "swept", subject="saga.cmd.order.test")  # no relay listens to this one: it died
+    outbox = outbox_on(order, "order", clock=clock)
+    async with relaying(outbox, broker):
+        await commit(outbox, "unheard")
+        await eventually(lambda: _is_stored(broker, EVENTS), "the event is on its way, and nobody says that it arrived")
+        for number in range(5):
+            await commit(outbox, f"waiting-{number}")
+        clock.time += outbox.grace
+        await commit(outbox, "handed-over", subject="saga.cmd.order.test")
+
+        async def both_are_there() -> bool:
+            return len(await stored_ids(broker.jetstream, COMMANDS)) == 2
+
+        await eventually(both_are_there, "commands arrive, those just committed and those left behind")
+
+
 async def _is_stored(broker: Broker, stream: str) -> bool:
     return bool(await stored_ids(broker.jetstream, stream))

@@ -279,7 +279,19 @@ async def test_a_stream_that_another_has_made_anew_is_left_alone(nats: EmbeddedN
     courier.silent[COMMANDS] = 4
     assert await courier.ensure([INLET]) == []
     assert (await courier.jetstream.stream_info(COMMANDS)).created == made
-    assert courier.silent[COMMANDS] == 0
+    assert courier.silent[COMMANDS] == 1
+    await courier.close()
+
+
+async def test_a_stream_that_is_seen_for_the_first_time_is_not_deleted(nats: EmbeddedNats) -> None:
+    """Whoever was busy while another made it anew has counted the silence of the one before."""
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    made = (await courier.jetstream.stream_info(COMMANDS)).created
+    courier.silent[COMMANDS] = 40
+    assert await courier.ensure([INLET]) == []
+    assert (await courier.jetstream.stream_info(COMMANDS)).created == made
     await courier.close()
 
 
