@@ -36,8 +36,8 @@ class Broker:
         """Stream -> how many publications in a row it has not answered, on a connection that stands."""
 
     async def connect(self, *, patience: float = 2.0) -> None:
-        """One try. Raises BrokerOutOfReach."""
-        if self._client is not None:
+        """One try, unless there is a connection, or nats-py still tries to get it back. Raises BrokerOutOfReach."""
+        if self._client is not None and not self._client.is_closed:
             return
         client = Client()
         try:
@@ -64,6 +64,7 @@ class Broker:
                 "check that it is running and that the URL is right (`saga config show`)"
             ) from error
         self._client = client
+        outages().ends("the connection")
 
     @property
     def jetstream(self) -> JetStreamContext:

@@ -17,6 +17,7 @@ import structlog
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.nats import NatsBroker
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from pydantic_core import to_json
@@ -139,9 +140,15 @@ class Intake:
         self._answered = asyncio.Event()
         self._pause = 0.0  # when there is no such consumer at the moment: nothing is gained by haste
         self._asking: asyncio.Task[None] | None = None
+        self._url, self._name = url, name
+        self._client: Client | None = None
+        self._listen()
+
+    def _listen(self) -> None:
+        """A connection that is not made yet, and who listens on it."""
         self._broker = NatsBroker(
-            servers_of(url),
-            name=name,
+            servers_of(self._url),
+            name=self._name,
             logger=None,
             apply_types=False,  # injecting the message would take a turn in a thread for each
             max_reconnect_attempts=-1,
@@ -159,10 +166,7 @@ class Intake:
         """Begin to ask, unless it does already. The stream and its consumer must be there."""
         if self._asking is not None:
             return
-        try:
-            await self._broker.start()
-        except NatsError as error:
-            raise BrokerOutOfReach(f"the messages cannot be fetched ({error})") from error
+        await self._reach()
         self._asking = asyncio.create_task(forever("ask for messages", self._ask))
 
     async def stop(self) -> None:
@@ -177,7 +181,9 @@ class Intake:
             await self._broker.stop()
         except (NatsError, TimeoutError) as error:  # the broker is away: what we hold comes again after ack_wait
             log.debug("the intake could not take its leave", reason=str(error))
-            await abandon(await self._broker.connect())
+            if self._client is not None:
+                await abandon(self._client)
+        self._client = None
 
     def hold(self) -> None:
         """Ask no more until something is taken again."""
@@ -199,7 +205,7 @@ class Intake:
     async def _ask(self) -> float:
         """Ask once, and wait until everything has been sent or the request is over."""
         await self._room.wait()
-        client = await self._broker.connect()
+        client = await self._reach()
         if not client.is_connected:
             return SLACK  # what is asked now would be asked many times over when the broker is back
         self._asked += 1
@@ -214,6 +220,17 @@ class Intake:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._answered.wait(), EXPIRES + SLACK)
         return self._pause
+
+    async def _reach(self) -> Client:
+        """The connection. One that nats-py has given up, since the server sent it away, is made anew."""
+        if self._client is None or self._client.is_closed:
+            self._listen()
+            try:
+                await self._broker.start()
+                self._client = await self._broker.connect()
+            except (NatsError, OSError, TimeoutError) as error:
+                raise BrokerOutOfReach(f"the messages cannot be fetched ({error})") from error
+        return self._client
 
     async def _receive(self, message: StreamMessage[Msg]) -> None:
         """A message of the stream has a subject for its acknowledgement; what has none is the end of a request."""
@@ -233,7 +250,7 @@ class Intake:
     async def _leave(self) -> None:
         """The broker sends us no more; what it had sent before is here when this returns."""
         subscription = self._subscriber.subscription
-        if subscription is not None and (await self._broker.connect()).is_connected:
+        if subscription is not None and self._client is not None and self._client.is_connected:
             drain: Callable[[], Awaitable[None]] = subscription.drain
             await asyncio.wait_for(drain(), LEAVE)
             self._subscriber.subscription = None  # or FastStream would end it once more

@@ -156,6 +156,7 @@ class Service:
             await source.stop()
 
     async def _watch(self) -> float:
+        await self._courier.connect()  # nats-py gives a connection up when the server sends it away
         if self._courier.is_connected and (done := await self._courier.ensure(self._inlets)):
             log.warning(f"{'; '.join(done)}: what was missing, or had changed, is as it should be")
         await self._outbox.clock.sync(self._outbox.database)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from sqlalchemy import insert
@@ -594,6 +595,35 @@ async def test_an_intake_that_was_held_up_with_nothing_in_hand_goes_on(
     [after] = await asyncio.wait_for(intake.take(), 30)
     assert [one.events for one in (before, after)] == [[envelope("before")], [envelope("after")]]
     await intake.stop()
+
+
+async def test_an_intake_that_the_server_has_sent_away_comes_back(nats: EmbeddedNats, stream: JetStreamContext) -> None:
+    """nats-py does not: an error like "maximum connections exceeded" closes the connection for good."""
+    intake = Intake(nats.url, INLET, name="test-intake")
+    await intake.start()
+    await sent_away(intake._client)
+    await send(stream, SUBJECT, envelope("after"))
+    [after] = await asyncio.wait_for(intake.take(), 30)
+    assert after.events == [envelope("after")]
+    await intake.stop()
+
+
+async def sent_away(client: Client | None) -> None:
+    """Let a client hear from its server that it is not wanted."""
+    assert client is not None
+    await client._process_err("'maximum connections exceeded'")
+
+    async def is_closed() -> bool:
+        return client.is_closed
+
+    await eventually(is_closed, "the client has given up")
+
+
+async def test_a_publisher_that_the_server_has_sent_away_comes_back(broker: Broker) -> None:
+    await sent_away(broker._client)
+    assert not broker.is_connected
+    await broker.connect()
+    await send(broker.jetstream, SUBJECT, envelope("after"))
 
 
 async def test_an_intake_that_is_started_twice_asks_once(nats: EmbeddedNats, stream: JetStreamContext) -> None:
