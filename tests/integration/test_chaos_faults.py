@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,36 @@ async def test_the_broker_forgets_what_it_is_made_to_forget_and_an_empty_one_has
         [fault] = await strike(world, "store-wipe", "nats")
         assert fault.detail == "3 messages were in it"
         await eventually(lambda: _has_no_stream(world), "the store is empty")
+
+
+@pytest.mark.parametrize("kind", ["store-wipe", "store-delete", "store-rollback"])
+async def test_where_there_is_no_store_no_server_is_killed(folder: Path, kind: str) -> None:
+    async with opened(folder) as world:
+        server = world.site.nats["nats-1"]
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        shutil.rmtree(server.store)
+        pid = server.pid
+        with pytest.raises(Missed, match="there is no store at"):
+            await strike(world, kind, "nats")
+        assert (server.running, server.pid) == (True, pid)
+
+
+async def test_a_store_that_cannot_be_replaced_leaves_no_server_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_path: Path) -> None:
+        raise PermissionError("not yours")
+
+    async with opened(folder) as world:
+        server = world.site.nats["nats-1"]
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        pid = server.pid
+        monkeypatch.setattr("chaos.faults.store.shutil.rmtree", fail)
+        with pytest.raises(PermissionError):
+            await strike(world, "store-wipe", "nats")
+        monkeypatch.undo()
+        assert server.running
+        assert server.pid != pid
 
 
 async def _copied(world: World) -> bool:
