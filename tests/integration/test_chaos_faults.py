@@ -115,6 +115,33 @@ async def test_processes_are_killed_frozen_and_replaced_and_whoever_ends_unasked
             await strike(world, "kill", "order-2")
 
 
+async def test_a_process_that_had_died_by_itself_when_it_was_to_be_killed_is_told_of_and_runs_again(
+    folder: Path,
+) -> None:
+    async with opened(folder) as world:
+        await at_work(world, ORDER)
+        pid = world.fleet.pid(ORDER)
+        os.kill(pid, signal.SIGTERM)
+        psutil.Process(pid).wait(30)  # the loop stands still: the fleet does not know yet
+        with pytest.raises(Missed, match="order-1 had ended with 0 before it was killed"):
+            await world.fleet.kill(ORDER)
+        assert world.fleet.surprises == ["order-1 has ended by itself with 0: see order-1.log"]
+        assert world.fleet.pid(ORDER) != pid
+
+
+async def test_a_process_that_is_slow_to_die_is_told_of_and_runs_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(folder) as world:
+        world.fleet.start(ORDER)
+        pid = world.fleet.pid(ORDER)
+        monkeypatch.setattr("chaos.fleet.DEATH_SECONDS", 0.0)
+        with pytest.raises(ChaosFailed, match="order-1 was not dead 0 s after SIGKILL"):
+            await strike(world, "kill", ORDER)
+        await eventually(lambda: _surprised(world), "its end is told")
+        assert world.fleet.pid(ORDER) != pid
+
+
 async def _is(pid: int, status: str) -> bool:
     return bool(psutil.Process(pid).status() == status)
 
