@@ -203,6 +203,17 @@ async def test_a_store_that_cannot_be_replaced_leaves_no_server_killed(
         assert server.pid != pid
 
 
+async def test_a_stream_that_nobody_makes_anew_is_not_said_to_have_been(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaos.faults.store.ANEW_WITHIN", 0.5)
+    async with opened(folder) as world:
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        [fault] = await strike(world, "store-abandon", "nats")
+        assert fault.detail.startswith("1 commands were in it; ")
+        assert fault.detail.endswith(" took no more, and was not made anew within 0.5 s")
+
+
 async def _copied(world: World) -> bool:
     return bool(list(world.site.nats["nats-1"].data_dir.glob("copy-*/*")))
 
