@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from chaos.errors import Missed
+from chaos.errors import ChaosFailed, Missed
 from chaos.names import PROCESSES
 from chaos.site import Site, cut_short
 from orchestrator.cli.processes import role_of
@@ -81,13 +81,22 @@ class Fleet:
         return running.command.pid
 
     async def kill(self, name: str) -> None:
-        """SIGKILL, and wait for its death. Raises Missed when it was not ours that it died of."""
+        """SIGKILL, and wait for its death. Raises Missed when it was not ours that it died of: it runs again then.
+
+        Raises ChaosFailed when it does not die; whenever it does, it is started again.
+        """
         pid = self.pid(name)
         running = self.running[name]
         running.is_expected_to_end = True
-        os.kill(pid, signal.SIGKILL)
-        code = await asyncio.wait_for(running.ended, DEATH_SECONDS)
+        with suppress(ProcessLookupError):  # it has just died, and how is about to be told
+            os.kill(pid, signal.SIGKILL)
+        try:
+            code = await asyncio.wait_for(asyncio.shield(running.ended), DEATH_SECONDS)
+        except TimeoutError:
+            running.is_expected_to_end = False
+            raise ChaosFailed(f"{name} was not dead {DEATH_SECONDS:g} s after SIGKILL") from None
         if code != -signal.SIGKILL:
+            self._surprised(name, code)
             raise Missed(f"{name} had ended with {code} before it was killed")
 
     async def stop_all(self) -> None:
@@ -95,7 +104,8 @@ class Fleet:
         for running in self.running.values():
             running.is_expected_to_end = True
             if not running.ended.done():
-                os.kill(running.command.pid, signal.SIGTERM)
+                with suppress(ProcessLookupError):
+                    os.kill(running.command.pid, signal.SIGTERM)
         for name, running in self.running.items():
             try:
                 await asyncio.wait_for(asyncio.shield(running.ended), STOP_SECONDS)
@@ -113,8 +123,11 @@ class Fleet:
         running.command.close()
         running.ended.set_result(code)
         if not running.is_expected_to_end:
-            self.surprises.append(f"{name} has ended by itself with {code}: see {self.log_of(name).name}")
-            self.start(name)
+            self._surprised(name, code)
+
+    def _surprised(self, name: str, code: int) -> None:
+        self.surprises.append(f"{name} has ended by itself with {code}: see {self.log_of(name).name}")
+        self.start(name)
 
 
 def start_all(fleet: Fleet) -> None:

@@ -15,6 +15,7 @@ from chaos import orders
 from chaos.garbage import MARK
 from chaos.load import Load
 from chaos.record import Invariant, Violation
+from chaos.settle import LIVENESS, Left
 from orchestrator.composition import messaging_of, open_database, open_verifier
 from orchestrator.entries import ENTRIES, GivenUp
 from orchestrator.settings import ROLES, Settings
@@ -36,10 +37,10 @@ class Proof:
 
 
 async def prove(
-    settings: Settings, load: Load, surprises: Sequence[str], unended: Sequence[str], advance: Callable[[int], None]
+    settings: Settings, load: Load, surprises: Sequence[str], left: Left, advance: Callable[[int], None]
 ) -> Proof:
     """Hold every claim against the databases. Nothing runs any more."""
-    findings: list[Violation] = [*_surprises(surprises), *_unended(unended)]
+    findings: list[Violation] = [*_surprises(surprises), *left.violations]
     findings += [Violation(invariant="one-saga-an-order", message=message) for message in load.conflicts]
     async with open_verifier(settings) as verifier:
         async for one in verifier.findings(advance):
@@ -69,7 +70,7 @@ def _invariants(verified: int, ordered: int, letters: int) -> tuple[Invariant, .
         "outbox-is-empty": ("no message is left in an outbox", len(ROLES)),
         "one-saga-an-order": ("every order that was taken has exactly one saga, the one that we were told of", ordered),
         "ends-as-ordered": ("orders that had to be refused were undone, and no others", ordered),
-        "every-saga-ends": ("every saga has ended", ordered),
+        LIVENESS: ("every saga has ended, and every outbox was empty, before patience was over", ordered),
         "processes-stay-up": ("no process has ended by itself", 2 * len(ROLES)),
         "dead-letters-are-garbage": (
             f"whatever a service has buried as a dead letter was garbage when it came; {letters:,} were buried",
@@ -81,13 +82,6 @@ def _invariants(verified: int, ordered: int, letters: int) -> tuple[Invariant, .
 
 def _surprises(surprises: Sequence[str]) -> list[Violation]:
     return [Violation(invariant="processes-stay-up", message=message) for message in surprises]
-
-
-def _unended(saga_ids: Sequence[str]) -> list[Violation]:
-    return [
-        Violation(invariant="every-saga-ends", message=f"saga {one} has not ended: see `saga get {one}`", saga_id=one)
-        for one in saga_ids
-    ]
 
 
 async def _sagas(database: Database) -> AsyncIterator[list[Row[Any]]]:

@@ -110,6 +110,10 @@ class Record(Recorded):
             return "no fault has fired, so nothing was shown"
         if not self.sagas.get("completed"):
             return "no saga has completed, so nothing was shown"
+        if self.settled_after is None:
+            return "not every saga was seen to end, so nothing was proved"
+        if not any(one.checked for one in self.invariants):
+            return "no invariant was held against anything, so nothing was proved"
         return PASSED
 
 

@@ -9,14 +9,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import structlog
 from nats.errors import Error as NatsError
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
 
 from chaos import orders
 from chaos.errors import ChaosFailed, Missed
@@ -32,23 +31,20 @@ from chaos.proof import Proof, prove
 from chaos.record import Fault, Invariant, Record, Violation
 from chaos.recovery import recovered
 from chaos.scenarios import CLOCK, SCENARIOS, Scenario
+from chaos.settle import settle
 from chaos.site import Site, new_folder, open_site
 from chaos.watch import Watch
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import (
     Client,
     inlet_of,
-    messaging_of,
     open_client,
-    open_database,
     seed_accounts,
     seed_stock,
 )
 from orchestrator.embedded.forked import ForkServer
-from orchestrator.settings import ROLES, Settings
-from orchestrator.tables import sagas
-from outbox.database import Database
-from outbox.errors import BrokerOutOfReach, OutOfReach
+from orchestrator.settings import ROLES
+from outbox.errors import BrokerOutOfReach
 from outbox.topology import Inlet, is_fetching
 
 log = structlog.get_logger()
@@ -59,8 +55,6 @@ MOST_AT_ONCE: Final = 6
 MADE: Final = "faults-are-made"
 MADE_SENTENCE: Final = "every fault was made, and taken back, as it should be: this run can be trusted"
 READY_WITHIN: Final = 60.0
-SETTLE_LOOK: Final = 0.25
-SHOWN: Final = 20
 
 Advance = Callable[[float, str], None]
 """Is told how much is done of the stage, and what to show with it."""
@@ -164,14 +158,14 @@ async def _break(options: Options, scenario: Scenario, site: Site, stage: Stage)
                     await _storm(options, scenario, injector, load, watch, advance)
                 over = world.now()
                 with stage("waiting for every saga to end", None) as advance:
-                    unended = await _settle(site.settings, client, options.patience, advance)
-                settled_after = None if unended else world.now() - over
+                    left = await settle(site.settings, options.patience, partial(advance, 0.0))
+                settled_after = world.now() - over if left.has_settled else None
             finally:
                 watching.cancel()
             await watch.look()
         await fleet.stop_all()
     with stage("verifying", len(load.started)) as advance:
-        proof = await prove(site.settings, load, fleet.surprises, unended, lambda more: advance(more, ""))
+        proof = await prove(site.settings, load, fleet.surprises, left, lambda more: advance(more, ""))
     record = _record(options, scenario, began, over, settled_after, watch, injector, proof)
     return Outcome(record, injector.missed, site.folder)
 
@@ -239,35 +233,6 @@ async def _storm(
         striking.cancel()
         loading.cancel()
         await asyncio.gather(striking, loading, return_exceptions=True)
-
-
-async def _settle(settings: Settings, client: Client, patience: float, advance: Advance) -> list[str]:
-    """Wait until every saga has ended and every outbox is empty. Returns sagas that had not ended in time."""
-    deadline = asyncio.get_running_loop().time() + patience
-    databases = {role: open_database(settings, role) for role in ROLES}
-    left: list[str] = []
-    try:
-        while asyncio.get_running_loop().time() < deadline:
-            try:
-                async with client.database.reading() as connection:
-                    query = select(sagas.c.id).where(sagas.c.ended_at.is_(None)).limit(SHOWN)
-                    left = list((await connection.execute(query)).scalars())
-                if not left and not [role for role in ROLES if await _has_mail(databases[role], role)]:
-                    return []
-            except (OutOfReach, DBAPIError) as error:
-                log.debug("the database is away", reason=str(error))
-            advance(0.0, f"{len(left)}{'+' if len(left) == SHOWN else ''} left")
-            await asyncio.sleep(SETTLE_LOOK)
-        return left
-    finally:
-        for database in databases.values():
-            await database.close()
-
-
-async def _has_mail(database: Database, role: str) -> bool:
-    async with database.reading() as connection:
-        query = select(messaging_of(role).outbox.c.message_id).limit(1)
-        return (await connection.execute(query)).first() is not None
 
 
 def _record(

@@ -3,8 +3,9 @@
 import asyncio
 import random
 import shutil
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import datetime
 from typing import Final, TypeVar
 
 from nats.errors import Error as NatsError
@@ -13,7 +14,7 @@ from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 from chaos.errors import Missed
-from chaos.faults.processes import kill_server, standing_still
+from chaos.faults.processes import standing_still
 from chaos.faults.world import World
 from chaos.plan import Planned
 from chaos.record import Fault
@@ -43,13 +44,14 @@ async def delete_store(world: World, planned: Planned) -> list[Fault]:
     """The store is deleted under the running servers, as `rm -rf` would; after a while they are started again."""
     async with world.hold(*world.site.nats):
         messages, at = await _messages(world), world.now()
-        for server in world.site.nats.values():
-            await asyncio.to_thread(shutil.rmtree, server.store, ignore_errors=True)
-        await asyncio.sleep(planned.lasts)
-        for name in world.site.nats:
-            await kill_server(world, name)
-        for name in world.site.nats:
-            await world.site.start(name)
+        _need_stores(world)
+        try:
+            for server in world.site.nats.values():
+                await asyncio.to_thread(shutil.rmtree, server.store, ignore_errors=True)
+            await asyncio.sleep(planned.lasts)
+        finally:
+            async with _servers_down(world):
+                pass
         return [world.fault(planned, at, f"{messages:,} messages were in it; the servers ran on for a while")]
 
 
@@ -62,19 +64,27 @@ async def abandon(world: World, planned: Planned) -> list[Fault]:
     stream, name = world.jetstream(), random.Random(planned.luck).choice(list(FILLER))
     async with world.hold(*world.site.nats, name):
         messages, at = await _messages(world), world.now()
+        _need_stores(world)
+        before = (await _asked(lambda: stream.stream_info(name))).created
         for server in world.site.nats.values():
             await asyncio.to_thread(shutil.rmtree, server.store, ignore_errors=True)
-        before = (await _asked(lambda: stream.stream_info(name))).created
         if not await _fills_up(stream, FILLER[name]):
             raise Missed(f"{name} took everything")
         deaf_at = world.now()
-        while world.now() < deaf_at + ANEW_WITHIN:
-            with suppress(NatsError, TimeoutError, OSError):
-                if (await stream.stream_info(name)).created != before:
-                    break
-            await asyncio.sleep(0.2)
-        detail = f"{messages:,} commands were in it; {name} took no more, and was made anew"
-        return [world.fault(planned, at, f"{detail} after {world.now() - deaf_at:.1f} s")]
+        is_anew = await _made_anew(world, stream, name, before)
+        how = f"made anew after {world.now() - deaf_at:.1f} s" if is_anew else f"not made anew within {ANEW_WITHIN:g} s"
+        return [world.fault(planned, at, f"{messages:,} commands were in it; {name} took no more, and was {how}")]
+
+
+async def _made_anew(world: World, stream: JetStreamContext, name: str, before: datetime | None) -> bool:
+    """Somebody has replaced a stream, within the time that it may take. When nobody does, sagas will not end."""
+    deadline = world.now() + ANEW_WITHIN
+    while world.now() < deadline:
+        with suppress(NatsError, TimeoutError, OSError):
+            if (await stream.stream_info(name)).created != before:
+                return True
+        await asyncio.sleep(0.2)
+    return False
 
 
 async def _fills_up(stream: JetStreamContext, subject: str) -> bool:
@@ -130,14 +140,30 @@ async def delete_consumer(world: World, planned: Planned) -> list[Fault]:
 
 
 async def _replace_stores(world: World, replace: Callable[[EmbeddedNats], None]) -> None:
-    for name in world.site.nats:
-        await kill_server(world, name)
-    for server in world.site.nats.values():
+    """Nobody is killed who has no store: where there is nothing to lose, nothing happens."""
+    _need_stores(world)
+    async with _servers_down(world):
+        for server in world.site.nats.values():
+            await asyncio.to_thread(replace, server)
+
+
+def _need_stores(world: World) -> None:
+    """Raises Missed when a server does not run, or has no store: an earlier fault may have deleted it."""
+    for name, server in world.site.nats.items():
+        if not server.running:
+            raise Missed(f"{name} does not run")
         if not server.store.exists():
             raise Missed(f"there is no store at {server.store}")
-        await asyncio.to_thread(replace, server)
-    for name in world.site.nats:
-        await world.site.start(name)
+
+
+@asynccontextmanager
+async def _servers_down(world: World) -> AsyncIterator[None]:
+    """Every server of NATS is killed, and started again after the block, whatever happens in it."""
+    async with AsyncExitStack() as stack:
+        for name, server in world.site.nats.items():
+            stack.push_async_callback(world.site.start, name)
+            await asyncio.to_thread(server.kill)
+        yield
 
 
 def _put_back(server: EmbeddedNats, copy: str) -> None:
@@ -146,7 +172,8 @@ def _put_back(server: EmbeddedNats, copy: str) -> None:
 
 
 async def _copy_stores(world: World, name: str) -> None:
-    """All at one moment: every server stands still meanwhile, as a disk's snapshot would have it."""
+    """All at one moment: every server stands still meanwhile, as a disk's snapshot would have it. Raises Missed."""
+    _need_stores(world)
     async with AsyncExitStack() as stack:
         for server in world.site.nats.values():
             await stack.enter_async_context(standing_still(server.pid))

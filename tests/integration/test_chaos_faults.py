@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,33 @@ async def test_processes_are_killed_frozen_and_replaced_and_whoever_ends_unasked
             await strike(world, "kill", "order-2")
 
 
+async def test_a_process_that_had_died_by_itself_when_it_was_to_be_killed_is_told_of_and_runs_again(
+    folder: Path,
+) -> None:
+    async with opened(folder) as world:
+        await at_work(world, ORDER)
+        pid = world.fleet.pid(ORDER)
+        os.kill(pid, signal.SIGTERM)
+        psutil.Process(pid).wait(30)  # the loop stands still: the fleet does not know yet
+        with pytest.raises(Missed, match="order-1 had ended with 0 before it was killed"):
+            await world.fleet.kill(ORDER)
+        assert world.fleet.surprises == ["order-1 has ended by itself with 0: see order-1.log"]
+        assert world.fleet.pid(ORDER) != pid
+
+
+async def test_a_process_that_is_slow_to_die_is_told_of_and_runs_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(folder) as world:
+        world.fleet.start(ORDER)
+        pid = world.fleet.pid(ORDER)
+        monkeypatch.setattr("chaos.fleet.DEATH_SECONDS", 0.0)
+        with pytest.raises(ChaosFailed, match="order-1 was not dead 0 s after SIGKILL"):
+            await strike(world, "kill", ORDER)
+        await eventually(lambda: _surprised(world), "its end is told")
+        assert world.fleet.pid(ORDER) != pid
+
+
 async def _is(pid: int, status: str) -> bool:
     return bool(psutil.Process(pid).status() == status)
 
@@ -143,6 +171,47 @@ async def test_the_broker_forgets_what_it_is_made_to_forget_and_an_empty_one_has
         [fault] = await strike(world, "store-wipe", "nats")
         assert fault.detail == "3 messages were in it"
         await eventually(lambda: _has_no_stream(world), "the store is empty")
+
+
+@pytest.mark.parametrize("kind", ["store-wipe", "store-delete", "store-rollback"])
+async def test_where_there_is_no_store_no_server_is_killed(folder: Path, kind: str) -> None:
+    async with opened(folder) as world:
+        server = world.site.nats["nats-1"]
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        shutil.rmtree(server.store)
+        pid = server.pid
+        with pytest.raises(Missed, match="there is no store at"):
+            await strike(world, kind, "nats")
+        assert (server.running, server.pid) == (True, pid)
+
+
+async def test_a_store_that_cannot_be_replaced_leaves_no_server_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_path: Path) -> None:
+        raise PermissionError("not yours")
+
+    async with opened(folder) as world:
+        server = world.site.nats["nats-1"]
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        pid = server.pid
+        monkeypatch.setattr("chaos.faults.store.shutil.rmtree", fail)
+        with pytest.raises(PermissionError):
+            await strike(world, "store-wipe", "nats")
+        monkeypatch.undo()
+        assert server.running
+        assert server.pid != pid
+
+
+async def test_a_stream_that_nobody_makes_anew_is_not_said_to_have_been(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chaos.faults.store.ANEW_WITHIN", 0.5)
+    async with opened(folder) as world:
+        await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
+        [fault] = await strike(world, "store-abandon", "nats")
+        assert fault.detail.startswith("1 commands were in it; ")
+        assert fault.detail.endswith(" took no more, and was not made anew within 0.5 s")
 
 
 async def _copied(world: World) -> bool:

@@ -12,8 +12,9 @@ from chaos import orders
 from chaos.garbage import MARK
 from chaos.load import Load
 from chaos.proof import Proof, prove
-from chaos.record import Fault, Record
+from chaos.record import Fault, Invariant, Record
 from chaos.run import Outcome
+from chaos.settle import Left, settle
 from orchestrator.cli.chaos import _judge
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import Client, messaging_of, open_client, seed_accounts, seed_stock
@@ -22,6 +23,7 @@ from orchestrator.tables import saga_log, sagas
 from outbox.unit_of_work import DeadLetter
 
 SEED = 5
+NOTHING = Left()
 
 
 @pytest.fixture
@@ -53,15 +55,15 @@ async def load(client: Client) -> Load:
     return load
 
 
-async def broken(settings: Settings, load: Load, *surprises: str, unended: tuple[str, ...] = ()) -> dict[str, int]:
+async def broken(settings: Settings, load: Load, *surprises: str, left: Left = NOTHING) -> dict[str, int]:
     """Which claims were found broken, and how often. What the sagas have not done is left out."""
-    found = (await _prove(settings, load, surprises, unended)).violations
+    found = (await _prove(settings, load, surprises, left)).violations
     names = [one.invariant for one in found if one.invariant not in ("effects-match-outcome", "log-replays-to-state")]
     return {name: names.count(name) for name in names}
 
 
-async def _prove(settings: Settings, load: Load, surprises: tuple[str, ...], unended: tuple[str, ...]) -> Proof:
-    return await prove(settings, load, surprises, unended, lambda _: None)
+async def _prove(settings: Settings, load: Load, surprises: tuple[str, ...], left: Left = NOTHING) -> Proof:
+    return await prove(settings, load, surprises, left, lambda _: None)
 
 
 async def test_orders_that_were_taken_have_one_saga_each_however_often_they_are_sent(
@@ -101,8 +103,38 @@ async def test_an_order_with_the_wrong_end_is_found(
 async def test_sagas_without_an_end_and_processes_that_end_by_themselves_are_found(
     settings: Settings, load: Load
 ) -> None:
-    found = await broken(settings, load, "order-1 has ended by itself with 1", unended=(load.started[0],))
+    found = await broken(settings, load, "order-1 has ended by itself with 1", left=Left((load.started[0],)))
     assert found == {"processes-stay-up": 1, "every-saga-ends": 1}
+
+
+async def test_a_run_has_settled_when_nothing_is_left(settings: Settings) -> None:
+    left = await settle(settings, 60.0, lambda _: None)
+    assert (left, left.has_settled, list(left.violations)) == (NOTHING, True, [])
+
+
+async def test_sagas_that_go_on_are_left(settings: Settings, load: Load) -> None:
+    left = await settle(settings, 0.1, lambda _: None)
+    assert not left.has_settled
+    assert set(left.sagas) == set(load.started.values())
+    assert {one.saga_id for one in left.violations if one.saga_id} == set(left.sagas)
+
+
+async def test_a_message_in_an_outbox_is_left_when_all_sagas_have_ended(
+    settings: Settings, client: Client, load: Load
+) -> None:
+    async with client.database.transaction() as connection:
+        await connection.execute(update(sagas).values(ended_at=datetime.now(UTC)))
+    left = await settle(settings, 0.1, lambda _: None)
+    assert (left, left.has_settled) == (Left(mail=("orchestrator",)), False)
+    assert await broken(settings, load, left=left) == {"every-saga-ends": 1}
+
+
+async def test_what_nobody_could_see_has_not_ended(settings: Settings, load: Load) -> None:
+    away = settings.model_copy(update={"order_database_url": "postgresql://127.0.0.1:1/order"})
+    for patience in (0.0, 0.1):
+        left = await settle(away, patience, lambda _: None)
+        assert not left.has_settled
+        assert await broken(settings, load, left=left) == {"every-saga-ends": 1}
 
 
 async def test_a_dead_letter_must_have_been_garbage(settings: Settings, client: Client, load: Load) -> None:
@@ -116,10 +148,10 @@ async def test_a_dead_letter_must_have_been_garbage(settings: Settings, client: 
     assert messaging_of("orchestrator").dead_letters is outbox.tables.dead_letters
 
 
-def record(proof: Proof, *faults: Fault) -> Record:
+def record(proof: Proof, *faults: Fault, settled_after: float | None = 1.0) -> Record:
     return Record(
         scenario="mix", seed=1, reproduce="saga chaos run mix --seed 1", began=datetime.now(UTC), duration=1.0,
-        settled_after=1.0, database="postgresql", brokers=1, processes={}, samples=(), faults=faults,
+        settled_after=settled_after, database="postgresql", brokers=1, processes={}, samples=(), faults=faults,
         sagas=proof.statuses, invariants=proof.invariants, violations=proof.violations,
     )  # fmt: skip
 
@@ -130,7 +162,7 @@ KILL = Fault(kind="kill", target="order-1", at=0.5, until=0.5)
 async def test_a_violation_is_told_with_the_command_that_makes_the_run_again(
     settings: Settings, load: Load, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    proof = await _prove(settings, load, ("order-1 has ended by itself with 1",), ())
+    proof = await _prove(settings, load, ("order-1 has ended by itself with 1",))
     assert _judge(Outcome(record(proof, KILL), {}, None)) == 8
     said = capsys.readouterr().out
     assert "violation: processes-stay-up: order-1 has ended by itself with 1" in said
@@ -142,6 +174,7 @@ async def test_a_violation_is_told_with_the_command_that_makes_the_run_again(
     [
         ({"completed": 3}, (), "no fault has fired, so nothing was shown"),
         ({"compensated": 3}, (KILL,), "no saga has completed, so nothing was shown"),
+        ({"completed": 3}, (KILL,), "no invariant was held against anything, so nothing was proved"),
     ],
 )
 def test_a_run_that_has_shown_nothing_is_a_failed_run(
@@ -153,6 +186,16 @@ def test_a_run_that_has_shown_nothing_is_a_failed_run(
     assert "passed over, 2: cut: nobody is there" in said.err
 
 
-def test_a_run_in_which_faults_fired_and_sagas_completed_has_passed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _judge(Outcome(record(Proof({"completed": 3}, (), ()), KILL), {}, None)) == 0
+HELD = Proof({"completed": 3}, (Invariant(name="effects", sentence="they match", checked=3),), ())
+
+
+def test_a_run_whose_sagas_were_not_all_seen_to_end_is_a_failed_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _judge(Outcome(record(HELD, KILL, settled_after=None), {}, None)) == 1
+    assert "Not every saga was seen to end, so nothing was proved" in capsys.readouterr().out
+
+
+def test_a_run_in_which_faults_fired_sagas_completed_and_invariants_were_held_has_passed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _judge(Outcome(record(HELD, KILL), {}, None)) == 0
     assert "No violations" in capsys.readouterr().out
