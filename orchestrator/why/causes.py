@@ -215,9 +215,8 @@ def _of_the_whole(facts: Facts) -> Iterator[Cause]:
 def _of_queue(facts: Facts, queue: Queue) -> Iterator[Cause]:
     if queue.begins_at is not None and queue.begins_at > facts.now:
         yield BeginsLater(queue.begins_at)
-    has_room = queue.max_in_flight is None or queue.in_flight < queue.max_in_flight
     may_begin = max(filter(None, (queue.begins_at, queue.next_at)), default=facts.now)
-    if has_room and not queue.ahead and may_begin + LATE < facts.now:
+    if queue.has_room and not queue.ahead and may_begin + LATE < facts.now:
         yield Overdue(may_begin)
     yield Queued(queue)
 

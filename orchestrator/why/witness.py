@@ -23,6 +23,7 @@ from orchestrator.queries import LogLine, Queries, SagaView
 from orchestrator.registry import Definitions
 from orchestrator.tables import sagas, throttles
 from orchestrator.why.facts import Facts, Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.database import Database
 from outbox.dead_letters import Buried, buried_from
@@ -83,6 +84,7 @@ class Witness:
         broker: Broker,
         inlets: Mapping[str, Inlet],
         advisor: Advisor,
+        windows: Windows,
     ) -> None:
         self._queries = queries
         self._database = database
@@ -91,6 +93,7 @@ class Witness:
         self._broker = broker
         self._inlets = inlets
         self._advisor = advisor
+        self._windows = windows
 
     async def facts(self, saga_id: str, now: datetime) -> Facts:
         """Everything that can be known of a saga. Raises UnknownSaga, and DatabaseOutOfReach for its own database."""
@@ -158,6 +161,7 @@ class Witness:
         ahead = select(func.count()).where(waits, or_(sagas.c.priority > view.priority, sooner))
         in_flight = select(func.count()).where(ours, sagas.c.ended_at.is_(None), sagas.c.begins_at.is_(None))
         next_at = select(throttles.c.next_at).where(throttles.c.definition == saga.definition)
+        window = self._windows.of(saga.definition)
         async with self._database.reading() as connection:
             return Queue(
                 view.begins_at,
@@ -165,6 +169,8 @@ class Witness:
                 (await connection.execute(in_flight)).scalar_one(),
                 definition.max_in_flight if definition else None,
                 (await connection.execute(next_at)).scalar() if definition and definition.rate else None,
+                window.size - await window.places_in(connection) if window else 0,
+                window.size if window else None,
             )
 
     # --- what lies around it ---------------------------------------------------------------------------------------

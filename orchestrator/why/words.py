@@ -188,6 +188,8 @@ def _queued(facts: Facts, queue: Queue) -> str:
     if queue.max_in_flight is not None:
         verb = "is" if queue.in_flight == 1 else "are"
         parts.append(f"{queue.in_flight:,} of at most {queue.max_in_flight:,} {verb} under way")
+    if queue.window is not None and queue.at_work >= queue.window:
+        parts.append(f"{queue.at_work:,} are at work, and no more may be (SAGA_MAX_IN_FLIGHT)")
     if queue.next_at is not None and queue.next_at > facts.now:
         parts.append(f"its rate lets the next one begin in {_span(queue.next_at - facts.now)}")
     return "; ".join(parts) + "."

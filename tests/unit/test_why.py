@@ -74,6 +74,18 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "It waits to begin, behind 3 others of place-order; 5 of at most 5 are under way.",
         "ls --type place-order --status running",
     ),
+    "queued by the installation": (
+        facts(queue=Queue(AGO, in_flight=7000, at_work=5000, window=5000)),
+        "queued",
+        "It waits to begin, the next of place-order; 5,000 are at work, and no more may be (SAGA_MAX_IN_FLIGHT).",
+        "ls --type place-order --status running",
+    ),
+    "nobody lets it begin, although the installation has room": (
+        facts(queue=Queue(AGO, in_flight=7000, at_work=4999, window=5000)),
+        "overdue",
+        "It has been due for 30 s, and no",
+        "run orchestrator",
+    ),
     "queued by a rate": (
         facts(queue=Queue(AGO, next_at=SOON)),
         "queued",
