@@ -61,6 +61,8 @@ class Letters:
 
     async def one(self, role: str, number: int) -> Buried:
         """Raises UnknownLetter, DatabaseOutOfReach."""
+        if role in self.hidden:
+            raise DatabaseOutOfReach(self.hidden[role])
         found = await self.boxes[role].find(Wanted(numbers=[number]))
         if not found:
             raise UnknownLetter(f"there is no dead letter {role}/{number}: `saga dlq ls` lists them")
