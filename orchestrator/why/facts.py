@@ -103,7 +103,7 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Listeners:
     """One role, as the broker and its database tell of it.
 
     `waiting` and `in_hand` are messages at its consumer, None without one; `listeners` ask for more at this moment.
@@ -136,5 +136,5 @@ class Facts:
     stuck: Stuck | None = None
     queue: Queue | None = None
     steps: tuple[OpenStep, ...] = ()
-    services: Mapping[str, Service] = field(default_factory=dict)
+    services: Mapping[str, Listeners] = field(default_factory=dict)
     broker: str | None = None

@@ -22,7 +22,7 @@ from orchestrator.model import ENDED, Phase, Saga, StepStatus
 from orchestrator.queries import LogLine, Queries, SagaView
 from orchestrator.registry import Definitions
 from orchestrator.tables import sagas, throttles
-from orchestrator.why.facts import Facts, Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from orchestrator.why.facts import Facts, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.database import Database
@@ -211,7 +211,7 @@ class Witness:
         except TimeoutError:
             return Found(problem=f"the database of {door.role} does not answer within {PATIENCE:g} s")
 
-    async def _services(self, roles: Iterable[str]) -> dict[str, Service] | str:
+    async def _services(self, roles: Iterable[str]) -> dict[str, Listeners] | str:
         """Who listens at the consumers of these roles, and at that of the replies; or why NATS cannot be asked."""
         if not (names := sorted({*roles} & self._inlets.keys())):
             return {}
@@ -226,7 +226,7 @@ class Witness:
             return str(error) or "no answer"
         return {name: replace(looks[-1][name], listeners=max(look[name].listeners for look in looks)) for name in names}
 
-    async def _look(self, names: Sequence[str]) -> dict[str, Service]:
+    async def _look(self, names: Sequence[str]) -> dict[str, Listeners]:
         return {name: await _service(self._broker.jetstream, name, self._inlets[name]) for name in names}
 
 
@@ -255,20 +255,20 @@ def _as_letter(buried: Buried) -> Letter:
     return Letter(buried.id, buried.reason, (buried.impossible or buried.useless) is not None)
 
 
-def _with_problems(services: Mapping[str, Service], books: Mapping[str, Found]) -> dict[str, Service]:
+def _with_problems(services: Mapping[str, Listeners], books: Mapping[str, Found]) -> dict[str, Listeners]:
     """The services, and which of their databases cannot be reached."""
     problems = {role: one.problem for role, one in books.items() if one.problem is not None}
-    unknown = {role: Service(role) for role in problems}
+    unknown = {role: Listeners(role) for role in problems}
     return {name: replace(one, database=problems.get(name)) for name, one in {**unknown, **services}.items()}
 
 
-async def _service(stream: JetStreamContext, name: str, inlet: Inlet) -> Service:
+async def _service(stream: JetStreamContext, name: str, inlet: Inlet) -> Listeners:
     role = "orchestrator" if name == REPLIES else name
     try:
         found = await stream.consumer_info(inlet.stream, inlet.durable)
     except NotFoundError:
-        return Service(role, listeners=0, waiting=None)
-    return Service(role, found.num_waiting or 0, found.num_pending or 0, found.num_ack_pending or 0)
+        return Listeners(role, listeners=0, waiting=None)
+    return Listeners(role, found.num_waiting or 0, found.num_pending or 0, found.num_ack_pending or 0)
 
 
 def _placed(step: OpenStep, command: str | None, books: Mapping[str, Found]) -> OpenStep:

@@ -275,7 +275,7 @@ async def test_nats_is_away(stage: Staging) -> None:
     [saga_id] = await scene.world.place(an_order())
     await scene.world.until_asked([saga_id], "reserve-stock")
     await asyncio.to_thread(scene.nats.stop)
-    found = await scene.until(saga_id, "broker-out-of-reach")
+    found = await scene.until(saga_id, "nats-is-away")
     assert "NATS is out of reach (" in found.sentence
     assert found.sentence.endswith("): it goes on when NATS is back.")
     await asyncio.to_thread(scene.nats.start)
@@ -325,5 +325,5 @@ async def test_no_answer_yet_and_a_database_that_is_away(stage: Staging) -> None
         assert "Step reserve-stock was asked once, " in found.sentence
         assert "(attempt 2 of 3)" in found.sentence
         scene.lose("inventory")
-        found = await scene.until(saga_id, "database-out-of-reach")
+        found = await scene.until(saga_id, "database-is-away")
     assert "waits for inventory, whose database cannot be reached from here (the database " in found.sentence
