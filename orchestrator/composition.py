@@ -23,6 +23,7 @@ from orchestrator.settings import Settings
 from orchestrator.verify import Books, Verifier
 from orchestrator.why import Advisor, Door, Witness
 from orchestrator.why.witness import REPLIES
+from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.courier import Courier, NatsCourier
@@ -225,7 +226,8 @@ def witness_of(settings: Settings, client: Client, advisor: Advisor) -> Witness:
     doors = [Door(role, partial(open_database, settings, role), messaging_of(role)) for role in roles]
     inlets = {role: inlet_of(settings, role) for role in PARTICIPANTS}
     inlets |= {REPLIES: reply_inlet(), "orchestrator": command_inlet("orchestrator")}
-    return Witness(client.queries, client.database, client.definitions, doors, client.broker, inlets, advisor)
+    windows = Windows(client.database, client.engine.outbox.clock, client.definitions, settings.max_in_flight)
+    return Witness(client.queries, client.database, client.definitions, doors, client.broker, inlets, advisor, windows)
 
 
 class SeedRefused(Exception):

@@ -6,7 +6,6 @@
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -82,9 +81,9 @@ async def serving_health(address: str, services: Sequence[Service]) -> AsyncIter
 def _listen(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
     try:
-        wanted = (host.strip("[]") or "127.0.0.1", max(0, int(port)))
+        wanted = (host.strip("[]") or "127.0.0.1", int(port))
         kind = socket.AF_INET6 if ":" in wanted[0] else socket.AF_INET
         return socket.create_server(wanted, family=kind)
     except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise BadAddress(f"SAGA_HEALTH_ADDRESS={address!r}: nobody can listen there ({reason})") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BadAddress(f"SAGA_HEALTH_ADDRESS={address!r}: nobody can listen there: {reason}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from outbox.dead_letters import AT_ONCE, Buried, DeadLetters, Order, Outcome, Wanted
+from outbox.dead_letters import LETTERS_AT_ONCE, Buried, DeadLetters, Order, Outcome, Wanted
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.reasons import in_common
 
@@ -61,6 +61,8 @@ class Letters:
 
     async def one(self, role: str, number: int) -> Buried:
         """Raises UnknownLetter, DatabaseOutOfReach."""
+        if role in self.hidden:
+            raise DatabaseOutOfReach(self.hidden[role])
         found = await self.boxes[role].find(Wanted(numbers=[number]))
         if not found:
             raise UnknownLetter(f"there is no dead letter {role}/{number}: `saga dlq ls` lists them")
@@ -77,8 +79,8 @@ class Letters:
         """
         for box in self.boxes.values():
             numbers = await box.numbers(wanted)
-            for start in range(0, len(numbers), AT_ONCE):
-                yield await box.carry_out(order, numbers[start : start + AT_ONCE])
+            for start in range(0, len(numbers), LETTERS_AT_ONCE):
+                yield await box.carry_out(order, numbers[start : start + LETTERS_AT_ONCE])
 
     async def _ask(self, look: Callable[[DeadLetters], Awaitable[T]]) -> dict[str, T]:
         answers: dict[str, T] = {}

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     log_format: str = Field("text", pattern="^(text|json)$")
     health_address: str = Field(
         "",
-        pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]*):(-1|\d{1,5})$",
+        pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$",
         description="host:port where `saga run` and `saga dev` answer /healthz and /readyz; port 0: a free one",
     )
     crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")

@@ -79,12 +79,16 @@ class Windows:
     async def hold_back(
         self, connection: AsyncConnection, requests: Sequence[StartRequest], now: datetime
     ) -> list[StartRequest]:
-        """As many begin as there are places for; the rest waits. Those of a definition with limits wait anyway."""
+        """As many begin as there are places for; the rest waits.
+
+        Those of a definition with limits wait anyway, and those that are for later take no place now.
+        """
         places: dict[str, int] = {}
         held = []
         for request in requests:
             window = self._windows.get(request.definition)
-            if window is None or self._definitions[request.definition].is_limited:
+            is_for_later = request.begins_at is not None and request.begins_at > now
+            if window is None or is_for_later or self._definitions[request.definition].is_limited:
                 held.append(request)
                 continue
             if request.definition not in places:

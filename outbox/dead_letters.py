@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, Row, delete, insert, or_, select
 from outbox.envelope import Subject, Unreadable, decode
 from outbox.unit_of_work import MAX_MESSAGE_BYTES, Outbox, UnitOfWork
 
-AT_ONCE: Final = 50
+LETTERS_AT_ONCE: Final = 50
 """A letter may be as large as the broker takes."""
 
 Act = Literal["redriven", "dropped"]

@@ -2,12 +2,12 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 from sqlalchemy import func, select
 
 from outbox.errors import OutOfReach, SchemaMissing
+from outbox.moments import moment
 from outbox.outages import Outages, Resource
 from outbox.unit_of_work import Outbox
 
@@ -39,7 +39,7 @@ class Readiness:
 async def readiness(role: str, outbox: Outbox, outages: Outages, *, has_started: bool) -> Readiness:
     """Ask the database, and tell what the loops have noticed. Never raises."""
     problems = [
-        f"{resource} is out of reach since {_moment(outage.since)}: {outage.reason}"
+        f"{resource} is out of reach since {moment(outage.since)}: {outage.reason}"
         for resource, outage in outages.current.items()
     ]
     unpublished, overdue = None, None
@@ -63,7 +63,3 @@ async def _backlog(outbox: Outbox) -> tuple[int, float]:
     async with outbox.database.reading() as connection:
         rows, first = (await connection.execute(query)).one()
     return rows, 0.0 if first is None else max(0.0, (outbox.clock.now() - first).total_seconds())
-
-
-def _moment(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC"

@@ -14,12 +14,9 @@ from typing import Final
 
 import structlog
 
-from outbox.errors import BrokerOutOfReach, OutOfReach, SchemaMissing
+from outbox.errors import BrokerOutOfReach
 
 log = structlog.get_logger()
-
-Missing = OutOfReach | SchemaMissing
-"""Nothing is lost by these errors: the same call may be made again."""
 
 
 class Resource(StrEnum):

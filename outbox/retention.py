@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.archive import Archive, as_line, fields
 from outbox.database import Database
+from outbox.dead_letters import LETTERS_AT_ONCE
 from outbox.faults import Faults, NoFaults
 from outbox.tables import MessagingTables
 from outbox.topology import KEPT_FOR
@@ -29,9 +30,6 @@ MARGIN: Final = timedelta(days=1)
 
 SHORTEST: Final = KEPT_FOR + MARGIN
 """Nothing is deleted sooner than this: until then the broker could still deliver what the rows guard against."""
-
-LETTERS_AT_ONCE: Final = 50
-"""A dead letter may be as large as the broker takes."""
 
 LONGEST_REST: Final = 1.0
 THE_BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from orchestrator.definition import Action
-from orchestrator.why.facts import Facts, Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from orchestrator.why.facts import Facts, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 
 LATE: Final = timedelta(seconds=5)
 """What is overdue by more than this is not about to happen: nobody does it."""
@@ -68,7 +68,7 @@ class WaitsForSignal:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerOutOfReach:
+class NatsIsAway:
     step: OpenStep
     problem: str
 
@@ -78,7 +78,7 @@ class NobodyListens:
     """At the consumer of a role: for the command, or, when it is the orchestrator's, for the answer."""
 
     step: OpenStep
-    service: Service
+    service: Listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class NotPublished:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseOutOfReach:
+class DatabaseIsAway:
     step: OpenStep
-    service: Service
+    service: Listeners
     problem: str
 
 
@@ -113,7 +113,7 @@ class ChildNotDone:
 @dataclass(frozen=True, slots=True)
 class Backlog:
     step: OpenStep
-    service: Service
+    service: Listeners
     messages: int
 
 
@@ -155,11 +155,11 @@ Cause = (
     | CommandIsDeadLetter
     | AnswerIsDeadLetter
     | WaitsForSignal
-    | BrokerOutOfReach
+    | NatsIsAway
     | NobodyListens
     | Overdue
     | NotPublished
-    | DatabaseOutOfReach
+    | DatabaseIsAway
     | ChildNotDone
     | Backlog
     | RefusedAndAskedAgain
@@ -172,11 +172,11 @@ Cause = (
 RANK: Final[tuple[type[Cause], ...]] = (
     CommandIsDeadLetter,
     AnswerIsDeadLetter,
-    BrokerOutOfReach,
+    NatsIsAway,
     NobodyListens,
     Overdue,
     NotPublished,
-    DatabaseOutOfReach,
+    DatabaseIsAway,
     WaitsForSignal,
     ChildNotDone,
     RefusedAndAskedAgain,
@@ -215,9 +215,8 @@ def _of_the_whole(facts: Facts) -> Iterator[Cause]:
 def _of_queue(facts: Facts, queue: Queue) -> Iterator[Cause]:
     if queue.begins_at is not None and queue.begins_at > facts.now:
         yield BeginsLater(queue.begins_at)
-    has_room = queue.max_in_flight is None or queue.in_flight < queue.max_in_flight
     may_begin = max(filter(None, (queue.begins_at, queue.next_at)), default=facts.now)
-    if has_room and not queue.ahead and may_begin + LATE < facts.now:
+    if queue.has_room and not queue.ahead and may_begin + LATE < facts.now:
         yield Overdue(may_begin)
     yield Queued(queue)
 
@@ -245,7 +244,7 @@ def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
         yield ChildNotDone(step, step.child)
         return
     if facts.broker is not None:
-        yield BrokerOutOfReach(step, facts.broker)
+        yield NatsIsAway(step, facts.broker)
     if step.unpublished_since is not None and step.unpublished_since + LATE < facts.now:
         yield NotPublished(step, "orchestrator", step.unpublished_since)
     receiver = facts.services.get("replies" if step.is_answered else step.participant or "")
@@ -255,11 +254,11 @@ def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
         yield from _of_receiver(step, receiver)
     asked = facts.services.get(step.participant or "")
     if asked is not None and asked.database is not None:
-        yield DatabaseOutOfReach(step, asked, asked.database)
+        yield DatabaseIsAway(step, asked, asked.database)
     yield AnswerLost(step) if step.is_answered else NotAnswered(step)
 
 
-def _of_receiver(step: OpenStep, service: Service) -> Iterator[Cause]:
+def _of_receiver(step: OpenStep, service: Listeners) -> Iterator[Cause]:
     """Of whoever has to take the next message: the command, or the answer to it."""
     messages = (service.waiting or 0) + service.in_hand
     if service.waiting is None or (not service.listeners and service.in_hand < BUSY):

@@ -82,17 +82,28 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What a saga that waits to begin waits for. `next_at`: when its rate lets the next one begin."""
+    """What a saga that waits to begin waits for. `next_at`: when its rate lets the next one begin.
+
+    `window` is how many of its definition the installation lets be at work (SAGA_MAX_IN_FLIGHT), None: any number.
+    """
 
     begins_at: datetime | None
     ahead: int = 0
     in_flight: int = 0
     max_in_flight: int | None = None
     next_at: datetime | None = None
+    at_work: int = 0
+    window: int | None = None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether neither its definition nor the installation holds it back."""
+        is_ours = self.max_in_flight is None or self.in_flight < self.max_in_flight
+        return is_ours and (self.window is None or self.at_work < self.window)
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class Listeners:
     """One role, as the broker and its database tell of it.
 
     `waiting` and `in_hand` are messages at its consumer, None without one; `listeners` ask for more at this moment.
@@ -125,5 +136,5 @@ class Facts:
     stuck: Stuck | None = None
     queue: Queue | None = None
     steps: tuple[OpenStep, ...] = ()
-    services: Mapping[str, Service] = field(default_factory=dict)
+    services: Mapping[str, Listeners] = field(default_factory=dict)
     broker: str | None = None

@@ -22,7 +22,8 @@ from orchestrator.model import ENDED, Phase, Saga, StepStatus
 from orchestrator.queries import LogLine, Queries, SagaView
 from orchestrator.registry import Definitions
 from orchestrator.tables import sagas, throttles
-from orchestrator.why.facts import Facts, Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from orchestrator.why.facts import Facts, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.database import Database
 from outbox.dead_letters import Buried, buried_from
@@ -83,6 +84,7 @@ class Witness:
         broker: Broker,
         inlets: Mapping[str, Inlet],
         advisor: Advisor,
+        windows: Windows,
     ) -> None:
         self._queries = queries
         self._database = database
@@ -91,6 +93,7 @@ class Witness:
         self._broker = broker
         self._inlets = inlets
         self._advisor = advisor
+        self._windows = windows
 
     async def facts(self, saga_id: str, now: datetime) -> Facts:
         """Everything that can be known of a saga. Raises UnknownSaga, and DatabaseOutOfReach for its own database."""
@@ -158,6 +161,7 @@ class Witness:
         ahead = select(func.count()).where(waits, or_(sagas.c.priority > view.priority, sooner))
         in_flight = select(func.count()).where(ours, sagas.c.ended_at.is_(None), sagas.c.begins_at.is_(None))
         next_at = select(throttles.c.next_at).where(throttles.c.definition == saga.definition)
+        window = self._windows.of(saga.definition)
         async with self._database.reading() as connection:
             return Queue(
                 view.begins_at,
@@ -165,6 +169,8 @@ class Witness:
                 (await connection.execute(in_flight)).scalar_one(),
                 definition.max_in_flight if definition else None,
                 (await connection.execute(next_at)).scalar() if definition and definition.rate else None,
+                window.size - await window.places_in(connection) if window else 0,
+                window.size if window else None,
             )
 
     # --- what lies around it ---------------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ class Witness:
         except TimeoutError:
             return Found(problem=f"the database of {door.role} does not answer within {PATIENCE:g} s")
 
-    async def _services(self, roles: Iterable[str]) -> dict[str, Service] | str:
+    async def _services(self, roles: Iterable[str]) -> dict[str, Listeners] | str:
         """Who listens at the consumers of these roles, and at that of the replies; or why NATS cannot be asked."""
         if not (names := sorted({*roles} & self._inlets.keys())):
             return {}
@@ -220,7 +226,7 @@ class Witness:
             return str(error) or "no answer"
         return {name: replace(looks[-1][name], listeners=max(look[name].listeners for look in looks)) for name in names}
 
-    async def _look(self, names: Sequence[str]) -> dict[str, Service]:
+    async def _look(self, names: Sequence[str]) -> dict[str, Listeners]:
         return {name: await _service(self._broker.jetstream, name, self._inlets[name]) for name in names}
 
 
@@ -249,20 +255,20 @@ def _as_letter(buried: Buried) -> Letter:
     return Letter(buried.id, buried.reason, (buried.impossible or buried.useless) is not None)
 
 
-def _with_problems(services: Mapping[str, Service], books: Mapping[str, Found]) -> dict[str, Service]:
+def _with_problems(services: Mapping[str, Listeners], books: Mapping[str, Found]) -> dict[str, Listeners]:
     """The services, and which of their databases cannot be reached."""
     problems = {role: one.problem for role, one in books.items() if one.problem is not None}
-    unknown = {role: Service(role) for role in problems}
+    unknown = {role: Listeners(role) for role in problems}
     return {name: replace(one, database=problems.get(name)) for name, one in {**unknown, **services}.items()}
 
 
-async def _service(stream: JetStreamContext, name: str, inlet: Inlet) -> Service:
+async def _service(stream: JetStreamContext, name: str, inlet: Inlet) -> Listeners:
     role = "orchestrator" if name == REPLIES else name
     try:
         found = await stream.consumer_info(inlet.stream, inlet.durable)
     except NotFoundError:
-        return Service(role, listeners=0, waiting=None)
-    return Service(role, found.num_waiting or 0, found.num_pending or 0, found.num_ack_pending or 0)
+        return Listeners(role, listeners=0, waiting=None)
+    return Listeners(role, found.num_waiting or 0, found.num_pending or 0, found.num_ack_pending or 0)
 
 
 def _placed(step: OpenStep, command: str | None, books: Mapping[str, Found]) -> OpenStep:

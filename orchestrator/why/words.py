@@ -8,6 +8,7 @@ from orchestrator.why import causes
 from orchestrator.why.causes import Cause, cause_of
 from orchestrator.why.facts import Facts, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
+from outbox.moments import moment
 
 REASON: Final = ("--reason", "…")
 SETTINGS: Final = ("config", "show")
@@ -45,10 +46,10 @@ def _words(facts: Facts, cause: Cause) -> tuple[str, tuple[str, ...]]:
         case (
             causes.CommandIsDeadLetter()
             | causes.AnswerIsDeadLetter()
-            | causes.BrokerOutOfReach()
+            | causes.NatsIsAway()
             | causes.NobodyListens()
             | causes.NotPublished()
-            | causes.DatabaseOutOfReach()
+            | causes.DatabaseIsAway()
         ):
             return _of_trouble(facts, cause)
         case _:
@@ -70,7 +71,7 @@ def _of_the_whole(
     match cause:
         case causes.Ended(at=at, failure=failure):
             because = f", because {failure}" if failure and facts.status == "compensated" else ""
-            when = f" at {_moment(at)}" if at else ""
+            when = f" at {moment(at)}" if at else ""
             return f"It ended{when}: it is {facts.status}{because}, and nothing moves it any more.", ("get", saga)
         case causes.IsPaused(paused=paused):
             why = f" ({paused.why})" if paused.why else ""
@@ -90,7 +91,7 @@ def _of_the_whole(
                 ("definitions", "check"),
             )
         case causes.BeginsLater(at=at):
-            return f"It is to begin at {_moment(at)}, in {_span(at - facts.now)}.", ("get", saga)
+            return f"It is to begin at {moment(at)}, in {_span(at - facts.now)}.", ("get", saga)
         case causes.Queued(queue=queue):
             return _queued(facts, queue), ("ls", "--type", facts.definition, "--status", "running")
         case causes.Overdue(since=since):
@@ -109,10 +110,10 @@ def _of_trouble(
     facts: Facts,
     cause: causes.CommandIsDeadLetter
     | causes.AnswerIsDeadLetter
-    | causes.BrokerOutOfReach
+    | causes.NatsIsAway
     | causes.NobodyListens
     | causes.NotPublished
-    | causes.DatabaseOutOfReach,
+    | causes.DatabaseIsAway,
 ) -> tuple[str, tuple[str, ...]]:
     step = cause.step
     match cause:
@@ -122,7 +123,7 @@ def _of_trouble(
         case causes.AnswerIsDeadLetter(letter=letter):
             told = f"{step.participant} has answered {_step(step)}, and the answer could not be taken"
             return f"{told}: it is the dead letter {_told(letter)}{_next(facts, step)}.", _redrive(letter)
-        case causes.BrokerOutOfReach(problem=problem):
+        case causes.NatsIsAway(problem=problem):
             told = f"{_step(step, begin=True)} waits for {step.participant}, and NATS is out of reach"
             return f"{told} ({_clause(problem)}): it goes on when NATS is back.", SETTINGS
         case causes.NobodyListens(service=service):
@@ -134,7 +135,7 @@ def _of_trouble(
             what = "command" if role == "orchestrator" else "answer"
             told = f"The {what} of {_step(step)} is in the outbox of {role}{_at(since)} and was not published"
             return f"{told}: it leaves when {role} runs and reaches NATS.", ("run", role)
-        case causes.DatabaseOutOfReach(service=service, problem=problem):
+        case causes.DatabaseIsAway(service=service, problem=problem):
             told = f"{_step(step, begin=True)} waits for {service.role}, whose database cannot be reached from here"
             return f"{told} ({_clause(problem)}): if {service.role} cannot reach it either, that is why.", SETTINGS
         case _:
@@ -154,7 +155,7 @@ def _of_patience(
     step, watch = cause.step, ("log", facts.saga_id, "--follow")
     match cause:
         case causes.WaitsForSignal():
-            until = f", until {_moment(step.due_at)}" if step.due_at else ""
+            until = f", until {moment(step.due_at)}" if step.due_at else ""
             return f"It waits for the signal {step.name}{_at(step.since)}{until}.", step.signal or watch
         case causes.ChildNotDone(child=child):
             told = f"{_step(step, begin=True)} waits for the saga {child.id} that it has started"
@@ -176,7 +177,7 @@ def _of_patience(
             told = f"{_step(step, begin=True)} was asked {times}{ago}, and {step.participant} has not answered"
             return f"{told}{_next(facts, step)}.", watch
         case causes.Delayed():
-            until = f" until {_moment(step.due_at)}, in {_span(step.due_at - facts.now)}" if step.due_at else ""
+            until = f" until {moment(step.due_at)}, in {_span(step.due_at - facts.now)}" if step.due_at else ""
             return f"It lets time pass at {step.name}{until}.", watch
         case _:
             assert_never(cause)
@@ -188,6 +189,8 @@ def _queued(facts: Facts, queue: Queue) -> str:
     if queue.max_in_flight is not None:
         verb = "is" if queue.in_flight == 1 else "are"
         parts.append(f"{queue.in_flight:,} of at most {queue.max_in_flight:,} {verb} under way")
+    if queue.window is not None and queue.at_work >= queue.window:
+        parts.append(f"{queue.at_work:,} are at work, and no more may be (SAGA_MAX_IN_FLIGHT)")
     if queue.next_at is not None and queue.next_at > facts.now:
         parts.append(f"its rate lets the next one begin in {_span(queue.next_at - facts.now)}")
     return "; ".join(parts) + "."
@@ -227,11 +230,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _at(at: datetime | None) -> str:
-    return "" if at is None else f" since {_moment(at)}"
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return "" if at is None else f" since {moment(at)}"
 
 
 def _span(length: timedelta) -> str:

@@ -113,6 +113,7 @@ def test_dead_letters_are_listed_shown_redriven_and_dropped(saga: Saga, dev: Bac
         ("drop order/1 --reason …", 2, "say why"),
         ("ls --role bakery", 2, "there is orchestrator, order"),
         ("ls", 7, "there is no database"),
+        ("show order/1", 7, "there is no database"),
         ("drop order/1 --reason x", 7, "there is no database"),
     ],
 )

@@ -88,9 +88,14 @@ def test_without_an_address_nobody_answers_and_a_bad_one_is_refused(saga: Saga) 
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         refused = saga("run", "order", SAGA_HEALTH_ADDRESS=address)
     assert (refused.code, refused.out) == (2, "")
-    assert f"SAGA_HEALTH_ADDRESS='{address}': nobody can listen there (Address already in use)" in refused.err
+    assert f"SAGA_HEALTH_ADDRESS='{address}': nobody can listen there: Address already in use" in refused.err
     assert saga("run", "order", SAGA_HEALTH_ADDRESS="8080").code == 2
     assert saga("run", "order", SAGA_HEALTH_ADDRESS="127.0.0.1:99999").code == 2
+    assert saga("run", "order", SAGA_HEALTH_ADDRESS="127.0.0.1:-1").code == 2
+    unknown = saga("run", "order", SAGA_HEALTH_ADDRESS="nowhere.invalid:0")
+    assert unknown.code == 2
+    assert "nobody can listen there: " in unknown.err
+    assert "Unknown error" not in unknown.err
 
 
 def test_a_process_that_is_frozen_does_not_answer(saga: Saga) -> None:

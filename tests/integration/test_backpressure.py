@@ -117,6 +117,18 @@ async def test_a_saga_of_a_schedule_waits_for_room(world: World, narrow: Desk, c
     assert await narrow.admit() == 1
 
 
+async def test_what_is_for_later_takes_no_place_of_those_that_begin_now(
+    world: World, narrow: Desk, clock: OwnedClock
+) -> None:
+    later = [narrow.engine.request("hold-stock", {}, begins_at=DAWN + HOUR) for _ in range(SIZE)]
+    now = [narrow.engine.request("hold-stock", {}) for _ in range(SIZE + 1)]
+    async with narrow.outbox.unit_of_work() as unit:
+        held = await narrow.engine.windows.hold_back(unit.connection, [*later, *now], clock.now())
+        await narrow.engine.start_within(unit, held)
+    assert held[:SIZE] == later
+    assert (len(await in_state(world, "running")), len(await in_state(world, "waiting"))) == (SIZE, SIZE + 1)
+
+
 async def test_without_a_limit_nobody_waits(world: World, desk: Desk) -> None:
     await wish(desk, range(3 * SIZE))
     assert len(await in_state(world, "running")) == 3 * SIZE

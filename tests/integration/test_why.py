@@ -21,6 +21,7 @@ from orchestrator.sagas.place_order import place_order
 from orchestrator.settings import Settings
 from orchestrator.why import Diagnosis, Door, Witness, diagnose
 from orchestrator.why.witness import REPLIES
+from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.clock import DatabaseClock
 from outbox.courier import NatsCourier
@@ -49,6 +50,9 @@ class Scene:
         self.world, self.nats, self.definitions = world, nats, definitions
         self._urls = urls
         self._elsewhere: dict[str, str] = {}
+        self.window = 0
+        self.later = timedelta(0)
+        """By how much whoever asks is ahead of those who work."""
 
     def lose(self, role: Role) -> None:
         """From here the role's database cannot be reached."""
@@ -60,9 +64,10 @@ class Scene:
         doors = [Door(role, partial(self._open, role), messaging_of(role)) for role in ROLES]
         inlets = {role: inlet_of(Settings(), role) for role in PARTICIPANTS}
         inlets |= {REPLIES: reply_inlet(), "orchestrator": command_inlet("orchestrator")}
-        witness = Witness(Queries(database, known), database, known, doors, broker, inlets, ADVISOR)
+        windows = Windows(database, DatabaseClock(), known, self.window)
+        witness = Witness(Queries(database, known), database, known, doors, broker, inlets, ADVISOR, windows)
         try:
-            return diagnose(await witness.facts(saga_id, DatabaseClock().now()))
+            return diagnose(await witness.facts(saga_id, DatabaseClock().now() + self.later))
         finally:
             await broker.close()
 
@@ -270,7 +275,7 @@ async def test_nats_is_away(stage: Staging) -> None:
     [saga_id] = await scene.world.place(an_order())
     await scene.world.until_asked([saga_id], "reserve-stock")
     await asyncio.to_thread(scene.nats.stop)
-    found = await scene.until(saga_id, "broker-out-of-reach")
+    found = await scene.until(saga_id, "nats-is-away")
     assert "NATS is out of reach (" in found.sentence
     assert found.sentence.endswith("): it goes on when NATS is back.")
     await asyncio.to_thread(scene.nats.start)
@@ -284,6 +289,22 @@ async def test_waiting_for_admission(stage: Staging) -> None:
     *_, saga_id = [(await scene.world.place(an_order()))[0] for _ in range(3)]
     found = await scene.until(saga_id, "queued", "behind 1 other of place-order; 1 of at most 1 is under way.")
     assert found.command == ("ls", "--type", "place-order", "--status", "running")
+
+
+async def test_waiting_for_room_in_the_installation(stage: Staging) -> None:
+    scene = await stage()
+    scene.window, scene.later = 2, timedelta(seconds=30)
+    desk = scene.world.desk(max_in_flight=scene.window)
+    for _ in range(scene.window):
+        await desk.start(an_order())
+    waiting = await desk.start(an_order(), begins_at=DatabaseClock().now())
+    assert await desk.admit() == 0
+
+    found = await scene.why(waiting.saga_id)
+    full = "the next of place-order; 2 are at work, and no more may be (SAGA_MAX_IN_FLIGHT)."
+    assert (found.cause, found.sentence) == ("queued", f"It waits to begin, {full}")
+    scene.window = 3
+    assert (await scene.why(waiting.saga_id)).cause == "overdue"
 
 
 @SQLITE_IS_ENOUGH
@@ -304,5 +325,5 @@ async def test_no_answer_yet_and_a_database_that_is_away(stage: Staging) -> None
         assert "Step reserve-stock was asked once, " in found.sentence
         assert "(attempt 2 of 3)" in found.sentence
         scene.lose("inventory")
-        found = await scene.until(saga_id, "database-out-of-reach")
+        found = await scene.until(saga_id, "database-is-away")
     assert "waits for inventory, whose database cannot be reached from here (the database " in found.sentence

@@ -9,13 +9,14 @@ import pytest
 from orchestrator.definition import Action
 from orchestrator.why import Cause, Facts, cause_of, diagnose
 from orchestrator.why.causes import BUSY, RANK
-from orchestrator.why.facts import Letter, OpenStep, Paused, Queue, Relative, Service, Stuck
+from orchestrator.why.facts import Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 from outbox.intake import QUEUE_MESSAGES
+from outbox.moments import moment
 from tests.unit.test_how_to import parse
 
 NOW: Final = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SOON, AGO = NOW + timedelta(seconds=9), NOW - timedelta(seconds=30)
-CALM: Final = {"inventory": Service("inventory"), "replies": Service("orchestrator")}
+CALM: Final = {"inventory": Listeners("inventory"), "replies": Listeners("orchestrator")}
 STEP: Final = OpenStep(
     "reserve-stock", Action.COMMAND, "inventory", asked=2, attempts=6, since=AGO, last_asked_at=AGO, due_at=SOON
 )
@@ -33,7 +34,7 @@ def at_step(**changes: Any) -> Facts:
 
 def at_service(name: str, is_answered: bool | None = None, **changes: Any) -> Facts:
     role = "orchestrator" if name == "replies" else name
-    return replace(at_step(is_answered=is_answered), services={**CALM, name: Service(role, **changes)})
+    return replace(at_step(is_answered=is_answered), services={**CALM, name: Listeners(role, **changes)})
 
 
 FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
@@ -73,6 +74,18 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "queued",
         "It waits to begin, behind 3 others of place-order; 5 of at most 5 are under way.",
         "ls --type place-order --status running",
+    ),
+    "queued by the installation": (
+        facts(queue=Queue(AGO, in_flight=7000, at_work=5000, window=5000)),
+        "queued",
+        "It waits to begin, the next of place-order; 5,000 are at work, and no more may be (SAGA_MAX_IN_FLIGHT).",
+        "ls --type place-order --status running",
+    ),
+    "nobody lets it begin, although the installation has room": (
+        facts(queue=Queue(AGO, in_flight=7000, at_work=4999, window=5000)),
+        "overdue",
+        "It has been due for 30 s, and no",
+        "run orchestrator",
     ),
     "queued by a rate": (
         facts(queue=Queue(AGO, next_at=SOON)),
@@ -117,7 +130,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     ),
     "NATS is away": (
         facts(broker="no answer"),
-        "broker-out-of-reach",
+        "nats-is-away",
         "Step reserve-stock waits for inventory, and NATS is out of reach (no answer): it goes on when NATS is back.",
         "config show",
     ),
@@ -154,7 +167,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     ),
     "a database is away": (
         at_service("inventory", database="the database is out of reach."),
-        "database-out-of-reach",
+        "database-is-away",
         "whose database cannot be reached from here (the database is out of reach): if inventory cannot",
         "config show",
     ),
@@ -210,7 +223,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
 def test_facts_are_told_in_one_sentence_with_a_command(what: str) -> None:
     known, cause, sentence, command = FACTS[what]
     found = diagnose(known)
-    local = {name: at.astimezone().strftime("%Y-%m-%d %H:%M:%S") for name, at in (("ago", AGO), ("soon", SOON))}
+    local = {name: moment(at) for name, at in (("ago", AGO), ("soon", SOON))}
     assert found.cause == cause
     assert sentence.format(**local) in found.sentence
     assert found.sentence.endswith(".")
