@@ -10,7 +10,7 @@ with more care (see `suspects`), and buried only when it kills. The broker itsel
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -61,20 +61,28 @@ class Processor(Protocol):
 
 
 class Pump:
-    """Moves deliveries through a processor."""
+    """Moves deliveries through a processor. `monotonic` are the seconds by which it is told whether it hangs."""
 
-    def __init__(self, source: Source, outbox: Outbox, processor: Processor) -> None:
+    def __init__(
+        self,
+        source: Source,
+        outbox: Outbox,
+        processor: Processor,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._outbox = outbox
         self._processor = processor
         self._suspects = Suspects(outbox)
         self._stopping = asyncio.Event()
-        self._since: float | None = None
+        self._monotonic = monotonic
+        self._moved_at: float | None = None
 
     @property
-    def busy(self) -> float:
-        """For how many seconds it has worked on the batch in hand."""
-        return 0.0 if self._since is None else time.monotonic() - self._since
+    def hangs_for(self) -> float:
+        """For how many seconds nothing has come of the batch in hand. A large one may take long, and not hang."""
+        return 0.0 if self._moved_at is None else self._monotonic() - self._moved_at
 
     async def run(self) -> None:
         """Until `stop` is called, and then to the end of the batch in hand."""
@@ -85,9 +93,8 @@ class Pump:
                 taking = asyncio.create_task(self._source.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
-                    self._since = time.monotonic()
                     await self.handle(taking.result())
-                    self._since = None
+                    self._moved_at = None
         finally:
             stopping.cancel()
             if taking is not None:
@@ -102,6 +109,7 @@ class Pump:
         self._outbox.reach("received")
         parts = _trusted_first(deliveries)
         for number, part in enumerate(parts):
+            self._moves()
             failed = await self._settle(part)
             if failed is None:
                 for delivery in chain(*parts[number:]):
@@ -187,6 +195,7 @@ class Pump:
 
     async def _one(self, event: Received) -> bool:
         """Handle one event in a transaction of its own. Returns whether it is settled."""
+        self._moves()
         try:
             async with self._outbox.unit_of_work() as unit:
                 await self._process(unit, [event])
@@ -221,6 +230,7 @@ class Pump:
         self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
+            self._moves()
             for delivery in deliveries:
                 await delivery.still_working()
             with suppress(DatabaseOutOfReach, SchemaMissing):
@@ -229,6 +239,10 @@ class Pump:
                 return failed
             delay = min(5.0, delay * 2)
         return None
+
+    def _moves(self) -> None:
+        """It does not hang: another part of the batch, or another try, begins."""
+        self._moved_at = self._monotonic()
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
