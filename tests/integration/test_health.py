@@ -5,21 +5,24 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from random import Random
 from typing import Any
 from urllib.error import HTTPError
 
 import pytest
 from sqlalchemy import insert, text
 
+from chaos.wire import Wire
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.health import serving_health
 from outbox.courier import NatsCourier
 from outbox.database import Database
 from outbox.health import OVERDUE, readiness
+from outbox.intake import Intake
 from outbox.outages import Outages, Resource
 from outbox.pump import Processor, Received
 from outbox.service import LONGEST_HANG, Service
-from outbox.topology import command_inlet
+from outbox.topology import Inlet, command_inlet
 from outbox.unit_of_work import UnitOfWork
 from tests.support.messaging import courier, envelope, messaging, opened, outbox_on, send, serving, unsettled
 from tests.support.servers import DatabaseUrls
@@ -204,3 +207,48 @@ async def test_a_batch_that_takes_long_and_gets_on_is_none(nats: EmbeddedNats, d
         await eventually(is_settled, "all are handled")
     assert (one_by_one.done, one_by_one.ailments) == (5, [])
     assert hands.seconds == 6 * LONGEST_HANG
+
+
+# --- half of the connections -----------------------------------------------------------------------------------------
+
+
+class OverAWire(NatsCourier):
+    """What comes, comes over a wire that can be cut; what goes, goes straight."""
+
+    def __init__(self, url: str, wire: Wire) -> None:
+        super().__init__(url, "order")
+        self._wire = wire
+
+    def source(self, inlet: Inlet) -> Intake:
+        return Intake(f"nats://me:secret@127.0.0.1:{self._wire.port}", inlet, name="over-a-wire")
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_connection_that_only_the_intake_has_lost_is_told_once_and_missed(
+    nats: EmbeddedNats, database_urls: DatabaseUrls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = Wire("order>nats", int(nats.url.rpartition(":")[2]), Random(1))
+    await wire.open()
+    parts = {"courier": OverAWire(nats.url, wire), "inlets": {INLET: OneByOne(Hands())}}
+    service = Service("order", **parts, outbox=outbox_on(Database(database_urls("order")), "order"))  # type: ignore[arg-type]
+
+    async def is_ready() -> bool:
+        return (await service.readiness()).is_ready
+
+    async def is_not_ready() -> bool:
+        return not await is_ready()
+
+    async with serving(service):
+        await eventually(is_ready, "it is ready")
+        await wire.close()
+        await eventually(is_not_ready, "it misses the connection")
+        [told] = (await service.readiness()).problems
+        assert told.startswith("NATS is out of reach since 20")
+        where = f"nats://127.0.0.1:{wire.port}"
+        assert told.endswith(f" UTC: the connection to {where} is lost, over which messages come")
+        await wire.open()
+        await eventually(is_ready, "it has found it again")
+    await wire.close()
+    said = capsys.readouterr().out
+    assert [said.count(f"NATS is {words}") for words in ("out of reach", "back")] == [1, 1], said
+    assert "secret" not in said
