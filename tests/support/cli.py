@@ -55,11 +55,18 @@ class Result:
 class Background:
     """A command that is under way. Leaving the block kills it, if it has not ended before."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        files: Path,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen(
-                [*COMMAND, *arguments], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err
+                [*command, *arguments], cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=out, stderr=err
             )
 
     @property
@@ -157,10 +164,10 @@ class Saga:
         """`saga start place-order`, with these orders on stdin."""
         return self("start", "place-order", "-i", "-", *options, input=as_lines(*orders), **settings)
 
-    def background(self, *arguments: str, **settings: str) -> Background:
-        """Run a command that goes on, to be used as a context manager."""
+    def background(self, *arguments: str, command: Sequence[str] = COMMAND, **settings: str) -> Background:
+        """Run a command that goes on, to be used as a context manager. `command` may be another `saga`."""
         files = self.folder / f"{next(self._numbers)}-{arguments[0]}"
-        return Background(arguments, self.folder, self.environment(**settings), files)
+        return Background(arguments, self.folder, self.environment(**settings), files, command)
 
     @contextmanager
     def running(self, *roles: str, **settings: str) -> Iterator[Background]:
