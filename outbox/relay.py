@@ -82,7 +82,7 @@ class Relay:
         """Publish, sweep and clean up until cancelled. Without `sweeping` somebody else calls `sweep`."""
         async with asyncio.TaskGroup() as tasks:
             for stream in self._lanes:
-                tasks.create_task(forever(f"publish the outbox to {stream}", partial(self._publish, stream)))
+                tasks.create_task(forever(lane_to(stream), partial(self._publish, stream)))
             if sweeping:
                 tasks.create_task(forever("sweep the outbox", self._sweep))
             tasks.create_task(forever("clean the outbox", self._clean))
@@ -167,6 +167,11 @@ class Relay:
     async def _any_overdue(self, now: datetime) -> bool:
         async with self._outbox.database.glancing() as connection:
             return (await connection.execute(self._say.any_overdue, {"now": now})).first() is not None
+
+
+def lane_to(stream: str) -> str:
+    """What the loop that publishes to a stream is called."""
+    return f"publish the outbox to {stream}"
 
 
 @dataclass(frozen=True, slots=True)
