@@ -1,7 +1,8 @@
 """What differs between the models and a database, said so that a person can judge it.
 
-Alembic compares tables, columns, types, indexes and unique constraints. Two things that it passes over are looked at
-here: primary keys, since "applied once" rests on them, and the condition of a partial index.
+Alembic compares tables, columns, types, indexes and unique constraints. Three things that it passes over are looked at
+here: primary keys, since "applied once" rests on them, the condition of a partial index, and whether SQLite gives ids
+once only.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ from sqlalchemy import Connection, Inspector, MetaData, Table, inspect
 def drift(connection: Connection, models: MetaData) -> list[str]:
     """One sentence for each difference."""
     differences = _flat(compare_metadata(MigrationContext.configure(connection), models))
-    return [*map(_sentence, differences), *_beyond_alembic(inspect(connection), models)]
+    beyond = (*_beyond_alembic(inspect(connection), models), *_numbering(connection, models))
+    return [*map(_sentence, differences), *beyond]
 
 
 def _flat(differences: Any) -> Iterator[Any]:
@@ -76,3 +78,14 @@ def _conditions(found: Inspector, table: Table) -> Iterator[str]:
         wanted = index.dialect_options[dialect]["where"] is not None
         if index.name in actual and wanted != (actual[index.name].get(f"{dialect}_where") is not None):
             yield f"the index {index.name} of {table.name} {'lacks its' if wanted else 'has a'} condition"
+
+
+def _numbering(connection: Connection, models: MetaData) -> Iterator[str]:
+    """SQLite gives an id again when its row was the last and is gone, unless a table was made with AUTOINCREMENT."""
+    if connection.dialect.name != "sqlite":
+        return
+    found = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE sql NOT LIKE '%AUTOINCREMENT%'")
+    reusing = set(found.scalars())
+    for table in models.sorted_tables:
+        if table.dialect_options["sqlite"]["autoincrement"] and table.name in reusing:
+            yield f"the ids of {table.name} may be given again"

@@ -105,3 +105,28 @@ def drop_suspicion_v1(op: Operations) -> None:
     """Undo `create_suspicion_v1`."""
     for table in ("suspects", "dead_letter_log"):
         op.drop_table(table)
+
+
+def number_once_v1(op: Operations) -> None:
+    """`dead_letters` and `dead_letter_log` give no id again. PostgreSQL never does, SQLite has to be told.
+
+    It counts on from the highest id that is known, also from those of letters that are gone.
+    """
+    if op.get_bind().dialect.name != "sqlite":
+        return
+    for table in ("dead_letters", "dead_letter_log"):
+        with op.batch_alter_table(table, recreate="always", table_kwargs={"sqlite_autoincrement": True}):
+            pass
+    op.execute("DELETE FROM sqlite_sequence WHERE name = 'dead_letters'")
+    op.execute(
+        "INSERT INTO sqlite_sequence (name, seq) SELECT 'dead_letters', max("
+        "coalesce((SELECT max(id) FROM dead_letters), 0), coalesce((SELECT max(letter_id) FROM dead_letter_log), 0))"
+    )
+
+
+def number_again_v1(op: Operations) -> None:
+    """Undo `number_once_v1`."""
+    if op.get_bind().dialect.name == "sqlite":
+        for table in ("dead_letters", "dead_letter_log"):
+            with op.batch_alter_table(table, recreate="always"):
+                pass

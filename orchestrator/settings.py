@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +70,7 @@ class Settings(BaseSettings):
         """Every setting as it is in force, without passwords."""
         shown = self.model_dump(mode="json")
         shown |= {f"{role}_database_url": _without_password(self.database_url(role)) for role in ROLES}
-        shown["nats_url"] = _without_password(self.nats_url)
+        shown["nats_url"] = re.sub(r"//[^/,:@]+@", "//***@", _without_password(self.nats_url))  # it may be a token
         return shown
 
 

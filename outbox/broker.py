@@ -1,6 +1,7 @@
 """The connection to NATS that publishes and looks after the topology."""
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +13,7 @@ from nats.js import JetStreamContext
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
-from outbox.outages import Resource, outages
+from outbox.outages import CONNECTION, Resource, outages
 from outbox.topology import stream_of
 
 log = structlog.get_logger()
@@ -30,6 +31,7 @@ class Broker:
 
     def __init__(self, url: str, *, name: str) -> None:
         self.url = url
+        self._where = without_user(url)
         self._name = name
         self._client: Client | None = None
         self.silent: Counter[str] = Counter()
@@ -60,7 +62,7 @@ class Broker:
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             await abandon(client)
             raise BrokerOutOfReach(
-                f"NATS at {self.url} is out of reach ({str(error) or 'no answer'}): "
+                f"NATS at {self._where} is out of reach ({str(error) or 'no answer'}): "
                 "check that it is running and that the URL is right (`saga config show`)"
             ) from error
         self._client = client
@@ -70,7 +72,7 @@ class Broker:
     def jetstream(self) -> JetStreamContext:
         """The JetStream context. Raises BrokerOutOfReach before `connect`."""
         if self._client is None:
-            raise BrokerOutOfReach(f"not connected to NATS at {self.url}")
+            raise BrokerOutOfReach(f"not connected to NATS at {self._where}")
         return self._client.jetstream(timeout=PUBLISH_TIMEOUT)
 
     @property
@@ -81,7 +83,7 @@ class Broker:
     async def publish(self, packets: Sequence[Packet]) -> list[Packet]:
         """Publish and wait for the broker to have stored them. Returns those that it has."""
         if not self.is_connected:
-            raise BrokerOutOfReach(f"NATS at {self.url} is out of reach")
+            raise BrokerOutOfReach(f"NATS at {self._where} is out of reach")
         stream = self.jetstream
         answers = await asyncio.gather(
             *(self._publish_one(stream, packet) for packet in packets), return_exceptions=True
@@ -92,7 +94,7 @@ class Broker:
         if unexpected:
             raise unexpected[0]
         if failed and len(failed) == len(packets):
-            raise BrokerOutOfReach(f"NATS at {self.url} took no message ({str(failed[0]) or 'no answer'})")
+            raise BrokerOutOfReach(f"NATS at {self._where} took no message ({str(failed[0]) or 'no answer'})")
         return [p for p, answer in zip(packets, answers, strict=True) if not isinstance(answer, BaseException)]
 
     async def close(self) -> None:
@@ -119,16 +121,21 @@ class Broker:
     async def _lost(self) -> None:
         self.silent.clear()
         if self._client is not None:
-            outages().begins(Resource.NATS, "the connection", f"the connection to {self.url} is lost")
+            outages().begins(Resource.NATS, CONNECTION, f"the connection to {self._where} is lost")
 
     async def _back(self) -> None:
         self.silent.clear()
-        outages().ends("the connection")
+        outages().ends(CONNECTION)
 
 
 def servers_of(url: str) -> list[str]:
     """One URL, or several separated by commas."""
     return [server.strip() for server in url.split(",") if server.strip()]
+
+
+def without_user(url: str) -> str:
+    """The same, with neither password nor token: it goes into logs, and is told by `/readyz`."""
+    return re.sub(r"//[^/,]*@", "//", url)
 
 
 async def _ignore(_error: Exception) -> None:

@@ -22,10 +22,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from pydantic_core import to_json
 
-from outbox.broker import PING_EVERY, UNANSWERED_PINGS, abandon, servers_of
+from outbox.broker import PING_EVERY, UNANSWERED_PINGS, abandon, servers_of, without_user
 from outbox.envelope import Envelope, Unreadable, decode
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
+from outbox.outages import Outages, Resource, outages
 from outbox.topology import Inlet
 
 log = structlog.get_logger()
@@ -141,6 +142,8 @@ class Intake:
         self._pause = 0.0  # when there is no such consumer at the moment: nothing is gained by haste
         self._asking: asyncio.Task[None] | None = None
         self._url, self._name = url, name
+        self._where = without_user(url)
+        self._outages: Outages | None = None  # where a lost connection is told, from the start until we leave
         self._client: Client | None = None
         self._listen()
 
@@ -156,6 +159,8 @@ class Intake:
             ping_interval=PING_EVERY,
             max_outstanding_pings=UNANSWERED_PINGS,
             error_cb=_ignore,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._back,
         )
         self._subscriber = self._broker.subscriber(
             f"{self._inbox}.*", parser=_as_it_came, decoder=_as_it_is, ack_policy=AckPolicy.MANUAL, no_reply=True
@@ -167,10 +172,12 @@ class Intake:
         if self._asking is not None:
             return
         await self._reach()
+        self._outages = outages()  # here, in the role's own task, and not in those of nats-py
         self._asking = asyncio.create_task(forever("ask for messages", self._ask))
 
     async def stop(self) -> None:
         """Ask no more, and give back what was sent and not taken: others get it as soon as we are gone."""
+        self._outages = None
         if self._asking is not None:
             self._asking.cancel()
             self._asking = None
@@ -228,6 +235,7 @@ class Intake:
             try:
                 await self._broker.start()
                 self._client = await self._broker.connect()
+                await self._back()
             except (NatsError, OSError, TimeoutError) as error:
                 raise BrokerOutOfReach(f"the messages cannot be fetched ({error})") from error
         return self._client
@@ -246,6 +254,19 @@ class Intake:
         self._missing -= 1
         if self._missing <= 0:
             self._answered.set()
+
+    async def _lost(self) -> None:
+        if self._outages is not None:
+            reason = f"the connection to {self._where} is lost, over which messages come"
+            self._outages.begins(Resource.NATS, self._noticer, reason)
+
+    async def _back(self) -> None:
+        if self._outages is not None:
+            self._outages.ends(self._noticer)
+
+    @property
+    def _noticer(self) -> str:
+        return f"the intake of {self._inlet.durable}"
 
     async def _leave(self) -> None:
         """The broker sends us no more; what it had sent before is here when this returns."""
@@ -266,4 +287,4 @@ async def _as_it_is(message: StreamMessage[Msg]) -> StreamMessage[Msg]:
 
 
 async def _ignore(_error: Exception) -> None:
-    """Reconnecting is told once, by the role's other connection."""
+    """Every failed reconnection is an error to nats-py; to us it is the same outage, told once."""

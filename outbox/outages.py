@@ -19,6 +19,10 @@ from outbox.errors import BrokerOutOfReach
 log = structlog.get_logger()
 
 
+CONNECTION: Final = "the connection"
+"""Who notices that the connection over which messages leave is lost."""
+
+
 class Resource(StrEnum):
     """What a role cannot work without."""
 
@@ -53,6 +57,10 @@ class Outages:
         """The same, by an error."""
         resource = Resource.NATS if isinstance(error, BrokerOutOfReach) else Resource.DATABASE
         self.begins(resource, noticed_by, str(error))
+
+    def are_noticed_by(self, *names: str) -> bool:
+        """Whether one of these cannot reach what it needs."""
+        return any(outage.noticed_by.intersection(names) for outage in self.current.values())
 
     def ends(self, noticed_by: str) -> None:
         """Somebody works again."""

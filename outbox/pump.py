@@ -10,7 +10,7 @@ with more care (see `suspects`), and buried only when it kills. The broker itsel
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -61,21 +61,32 @@ class Processor(Protocol):
 
 
 class Pump:
-    """Moves deliveries through a processor. By its `name` a service with several of them tells them apart."""
+    """Moves deliveries through a processor. By its `name` a service with several of them tells them apart, and by
+    `monotonic`, in seconds, it is told whether it hangs.
+    """
 
-    def __init__(self, source: Source, outbox: Outbox, processor: Processor, *, name: str = "") -> None:
+    def __init__(
+        self,
+        source: Source,
+        outbox: Outbox,
+        processor: Processor,
+        *,
+        name: str = "",
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name = f"the pump {name}".rstrip()
         self._source = source
         self._outbox = outbox
         self._processor = processor
         self._suspects = Suspects(outbox)
         self._stopping = asyncio.Event()
-        self._since: float | None = None
+        self._monotonic = monotonic
+        self._moved_at: float | None = None
 
     @property
-    def busy(self) -> float:
-        """For how many seconds it has worked on the batch in hand."""
-        return 0.0 if self._since is None else time.monotonic() - self._since
+    def hangs_for(self) -> float:
+        """For how many seconds nothing has come of the batch in hand. A large one may take long, and not hang."""
+        return 0.0 if self._moved_at is None else self._monotonic() - self._moved_at
 
     async def run(self) -> None:
         """Until `stop` is called, and then to the end of the batch in hand."""
@@ -86,9 +97,8 @@ class Pump:
                 taking = asyncio.create_task(self._source.take())
                 await asyncio.wait({taking, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if taking.done():
-                    self._since = time.monotonic()
                     await self.handle(taking.result())
-                    self._since = None
+                    self._moved_at = None
         finally:
             stopping.cancel()
             if taking is not None:
@@ -103,6 +113,7 @@ class Pump:
         self._outbox.reach("received")
         parts = _trusted_first(deliveries)
         for number, part in enumerate(parts):
+            self._moves()
             failed = await self._settle(part)
             if failed is None:
                 for delivery in chain(*parts[number:]):
@@ -192,6 +203,7 @@ class Pump:
 
     async def _one(self, event: Received) -> bool:
         """Handle one event in a transaction of its own. Returns whether it is settled."""
+        self._moves()
         try:
             async with self._outbox.unit_of_work() as unit:
                 await self._process(unit, [event])
@@ -226,15 +238,20 @@ class Pump:
         self._source.hold()
         delay = 0.25
         while not await self._is_stopping_within(delay):
+            self._moves()
             for delivery in deliveries:
                 await delivery.still_working()
             with suppress(DatabaseOutOfReach, SchemaMissing):
                 failed = await self._commit(deliveries)
                 outages().ends(self._name)
-                self._since = time.monotonic()  # as if it had come only now: it was no fault of the batch
+                self._moves()
                 return failed
             delay = min(5.0, delay * 2)
         return None
+
+    def _moves(self) -> None:
+        """It does not hang: another part of the batch, or another try, begins."""
+        self._moved_at = self._monotonic()
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

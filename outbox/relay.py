@@ -98,7 +98,7 @@ class Relay:
         """Publish, sweep and clean up until cancelled. Without `sweeping` somebody else calls `sweep`."""
         async with asyncio.TaskGroup() as tasks:
             for stream, lane in self._lanes.items():
-                tasks.create_task(forever(f"publish the outbox to {stream}", partial(self._publish, lane)))
+                tasks.create_task(forever(lane_to(stream), partial(self._publish, lane)))
             if sweeping:
                 tasks.create_task(forever("sweep the outbox", self._sweep))
             tasks.create_task(forever("clean the outbox", self._clean))
@@ -189,6 +189,11 @@ def _stream_of(subject: Column[str]) -> ColumnElement[str]:
     prefixes = {stream: pattern.removesuffix(">") for stream, pattern in SUBJECTS.items() if stream != EVENTS}
     known = [(subject.startswith(prefix, autoescape=True), stream) for stream, prefix in prefixes.items()]
     return case(*known, else_=EVENTS)
+
+
+def lane_to(stream: str) -> str:
+    """What the loop that publishes to a stream is called."""
+    return f"publish the outbox to {stream}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """One running role: an intake and a pump for each inlet, relay and topology watch, started and stopped as one."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -25,8 +26,8 @@ WATCH_EVERY: Final = 2.0
 
 DRAIN: Final = 5.0
 
-LONGEST_BATCH: Final = 120.0
-"""Seconds. A batch that takes longer, with database and broker in reach, will never end."""
+LONGEST_HANG: Final = 120.0
+"""Seconds. A batch of which nothing comes for longer, with database and broker in reach, will never end."""
 
 Background = Callable[[], Coroutine[Any, Any, None]]
 
@@ -42,6 +43,7 @@ class Service:
         inlets: Mapping[Inlet, Processor],
         outbox: Outbox,
         background: tuple[Background, ...] = (),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.role = role
         self.ready = asyncio.Event()
@@ -52,7 +54,10 @@ class Service:
         self._inlets = tuple(inlets)
         self._sources = [courier.source(inlet) for inlet in inlets]
         parts = zip(self._sources, inlets.items(), strict=True)
-        self._pumps = [Pump(source, outbox, each, name=inlet.subject) for source, (inlet, each) in parts]
+        self._pumps = [
+            Pump(source, outbox, processor, name=inlet.subject, monotonic=monotonic)
+            for source, (inlet, processor) in parts
+        ]
         self._relay = Relay(outbox, courier)
         self._background = background
         self._tasks: list[asyncio.Task[Any]] = []
@@ -65,7 +70,8 @@ class Service:
     def ailments(self) -> list[str]:
         """What only a new process can cure; nothing when it is well, starts, or waits for what is out of reach."""
         dead = ["one of its loops has ended"] if any(task.done() for task in self._tasks) else []
-        hung = [f"it works on one batch for {pump.busy:.0f} s" for pump in self._pumps if pump.busy > LONGEST_BATCH]
+        hangs = [pump.hangs_for for pump in self._pumps if pump.hangs_for > LONGEST_HANG]
+        hung = [f"nothing has come of the batch in hand for {seconds:.0f} s" for seconds in hangs]
         return [] if self._stop.is_set() else dead + ([] if self.outages.current else hung)
 
     async def readiness(self) -> Readiness:

@@ -16,7 +16,8 @@ NAMING = {
 @dataclass(frozen=True, slots=True)
 class MessagingTables:
     """`outbox`: committed, not yet known to be with the broker. `inbox`: handled, with the answer that was
-    given. `dead_letters`: could not be handled, with the reason; `dead_letter_log`: what people did about them.
+    given. `dead_letters`: could not be handled, with the reason; `dead_letter_log`: what people did about them. An id
+    of these two names one row for ever, also when that is gone (SQLite would give it again if it were not told).
     `suspects`: handling them failed, or they were in hand when a process died.
     """
 
@@ -61,6 +62,7 @@ def messaging_tables(metadata: MetaData) -> MessagingTables:
             Column("body", Text, nullable=False),
             Column("deliveries", Integer, nullable=False),
             Column("digest", String(64), nullable=False, unique=True),
+            sqlite_autoincrement=True,
         ),
         dead_letter_log=Table(
             "dead_letter_log",
@@ -74,6 +76,7 @@ def messaging_tables(metadata: MetaData) -> MessagingTables:
             Column("reason", Text, nullable=False),
             Column("by", String(200), nullable=False),
             Column("why", Text, nullable=False),
+            sqlite_autoincrement=True,
         ),
         suspects=Table(
             "suspects",

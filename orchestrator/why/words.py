@@ -97,7 +97,7 @@ def _of_the_whole(
         case causes.Overdue(since=since):
             return (
                 f"It has been due for {_span(facts.now - since)}, and no orchestrator takes it up: none runs, or none "
-                f"that has its definition and reaches its database.",
+                f"that has its definition and reaches its database and NATS.",
                 ("run", "orchestrator"),
             )
         case causes.Moving():

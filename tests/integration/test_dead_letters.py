@@ -115,6 +115,17 @@ async def test_dropping_notes_who_and_why(desk: Desk) -> None:
     assert {row.action for row in await rows_of(desk.database, TABLES.dead_letter_log)} == {"dropped"}
 
 
+async def test_an_id_names_one_letter_for_ever(desk: Desk) -> None:
+    seen = []
+    for number in range(3):
+        await desk.bury(letter(f"{number}"))
+        seen += await desk.letters.numbers(Wanted())
+        await desk.order("dropped")
+    assert seen == sorted(set(seen))
+    log = await rows_of(desk.database, TABLES.dead_letter_log)
+    assert [row.letter_id for row in log] == seen
+
+
 @pytest.mark.parametrize(("dies_at", "left"), [("before-commit", (1, 0, 0)), ("committed", (0, 1, 1))])
 @pytest.mark.parametrize("act", ["redriven"])
 async def test_a_crash_leaves_all_of_it_done_or_nothing(

@@ -1,23 +1,36 @@
 """What a role says of itself: ready, or what it lacks; alive, or what only a new process can cure."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from random import Random
+from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from sqlalchemy import insert, text
 
-from outbox import service as service_module
+from chaos.wire import Wire
+from orchestrator.embedded.nats_server import EmbeddedNats
+from orchestrator.health import serving_health
 from outbox.courier import NatsCourier
 from outbox.database import Database
 from outbox.health import OVERDUE, readiness
+from outbox.intake import Intake
 from outbox.moments import moment
 from outbox.outages import Outages, Resource
-from outbox.service import Service
-from tests.support.messaging import messaging, opened, outbox_on
+from outbox.pump import Processor, Received
+from outbox.service import LONGEST_HANG, Service
+from outbox.topology import Inlet, command_inlet
+from outbox.unit_of_work import UnitOfWork
+from tests.support.messaging import courier, envelope, messaging, opened, outbox_on, send, serving, unsettled
 from tests.support.servers import DatabaseUrls
+from tests.support.waiting import eventually
 
 TABLE = messaging("order").outbox
+INLET = command_inlet("order")
 
 
 @pytest.fixture
@@ -67,7 +80,7 @@ async def test_a_database_without_our_tables_or_out_of_reach_is_told(database: D
     await nowhere.close()
 
 
-async def test_only_what_a_new_process_cures_is_an_ailment(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_what_a_new_process_cures_is_an_ailment(database: Database) -> None:
     service = Service("order", courier=NatsCourier("", "order"), inlets={}, outbox=outbox_on(database, "order"))
     assert service.ailments == []
     service.outages.begins(Resource.NATS, "the connection", "no answer")
@@ -76,7 +89,6 @@ async def test_only_what_a_new_process_cures_is_an_ailment(database: Database, m
     await ended
     service._tasks = [ended]
     assert service.ailments == ["one of its loops has ended"]
-    monkeypatch.setattr(service_module, "LONGEST_BATCH", 0.0)
     service.stop()
     assert service.ailments == []
 
@@ -93,3 +105,150 @@ def test_an_outage_is_over_when_all_who_noticed_it_work_again(capsys: pytest.Cap
     begin, end = capsys.readouterr().out.splitlines()
     assert "the database is out of reach; trying again until it is back" in begin
     assert "the database is back" in end
+
+
+# --- a batch that never ends -----------------------------------------------------------------------------------------
+
+
+class Hands:
+    """Of a clock that a test moves."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Hangs:
+    """Never comes back from a batch, until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        self.entered.set()
+        await self.let_go.wait()
+
+
+class OneByOne:
+    """Can do one event at a time, and takes nearly as long for each as a batch may hang."""
+
+    def __init__(self, hands: Hands) -> None:
+        self.hands, self.done = hands, 0
+        self.service: Service | None = None
+        self.ailments: list[str] = []
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        assert self.service is not None
+        self.hands.seconds += LONGEST_HANG
+        self.ailments += self.service.ailments
+        if len(batch) > 1:
+            raise ValueError("one at a time, please")
+        self.done += 1
+
+
+def service_of(url: str, database_url: str, processor: Processor, hands: Hands) -> Service:
+    own = Database(database_url)  # the service closes it
+    inlets = {INLET: processor}
+    return Service(
+        "order", courier=NatsCourier(url, "order"), inlets=inlets, outbox=outbox_on(own, "order"), monotonic=hands
+    )
+
+
+def ask(url: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, json.load(answer)
+    except HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_batch_of_which_nothing_comes_is_an_ailment(nats: EmbeddedNats, database_urls: DatabaseUrls) -> None:
+    hangs, hands = Hangs(), Hands()
+    service = service_of(nats.url, database_urls("order"), hangs, hands)
+    async with courier(nats.url) as broker, serving(service), serving_health("127.0.0.1:0", [service]) as url:
+
+        async def told() -> tuple[int, Any]:
+            return await asyncio.to_thread(ask, f"{url}/healthz")
+
+        await send(broker.jetstream, "saga.cmd.order.note", envelope("x"))
+        await asyncio.wait_for(hangs.entered.wait(), 30)
+        hands.seconds += LONGEST_HANG
+        assert await told() == (200, {"alive": True, "problems": []})
+        hands.seconds += 1
+        problem = "order: nothing has come of the batch in hand for 121 s"
+        assert await told() == (503, {"alive": False, "problems": [problem]})
+        service.outages.begins(Resource.DATABASE, "a test", "it restarts")
+        assert await told() == (200, {"alive": True, "problems": []}), "a database that is away is waited for"
+        service.outages.ends("a test")
+        assert (await told())[0] == 503
+        hangs.let_go.set()
+
+        async def is_well() -> bool:
+            return service.ailments == []
+
+        await eventually(is_well, "the batch has ended")
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_batch_that_takes_long_and_gets_on_is_none(nats: EmbeddedNats, database_urls: DatabaseUrls) -> None:
+    """Five events, of which each takes as long as nothing may come of a batch."""
+    hands = Hands()
+    one_by_one = OneByOne(hands)
+    one_by_one.service = service_of(nats.url, database_urls("order"), one_by_one, hands)
+    async with courier(nats.url) as broker, serving(one_by_one.service):
+        await send(broker.jetstream, "saga.cmd.order.note", *(envelope(f"{number}") for number in range(5)))
+
+        async def is_settled() -> bool:
+            return await unsettled(broker.jetstream, INLET) == 0
+
+        await eventually(is_settled, "all are handled")
+    assert (one_by_one.done, one_by_one.ailments) == (5, [])
+    assert hands.seconds == 6 * LONGEST_HANG
+
+
+# --- half of the connections -----------------------------------------------------------------------------------------
+
+
+class OverAWire(NatsCourier):
+    """What comes, comes over a wire that can be cut; what goes, goes straight."""
+
+    def __init__(self, url: str, wire: Wire) -> None:
+        super().__init__(url, "order")
+        self._wire = wire
+
+    def source(self, inlet: Inlet) -> Intake:
+        return Intake(f"nats://me:secret@127.0.0.1:{self._wire.port}", inlet, name="over-a-wire")
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_connection_that_only_the_intake_has_lost_is_told_once_and_missed(
+    nats: EmbeddedNats, database_urls: DatabaseUrls, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wire = Wire("order>nats", int(nats.url.rpartition(":")[2]), Random(1))
+    await wire.open()
+    parts = {"courier": OverAWire(nats.url, wire), "inlets": {INLET: OneByOne(Hands())}}
+    service = Service("order", **parts, outbox=outbox_on(Database(database_urls("order")), "order"))  # type: ignore[arg-type]
+
+    async def is_ready() -> bool:
+        return (await service.readiness()).is_ready
+
+    async def is_not_ready() -> bool:
+        return not await is_ready()
+
+    async with serving(service):
+        await eventually(is_ready, "it is ready")
+        await wire.close()
+        await eventually(is_not_ready, "it misses the connection")
+        [told] = (await service.readiness()).problems
+        assert told.startswith("NATS is out of reach since 20")
+        where = f"nats://127.0.0.1:{wire.port}"
+        assert told.endswith(f" UTC: the connection to {where} is lost, over which messages come")
+        await wire.open()
+        await eventually(is_ready, "it has found it again")
+    await wire.close()
+    said = capsys.readouterr().out
+    assert [said.count(f"NATS is {words}") for words in ("out of reach", "back")] == [1, 1], said
+    assert "secret" not in said

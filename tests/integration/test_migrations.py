@@ -174,6 +174,41 @@ async def states(world: World) -> list[str]:
     return [row.state for row in await world.rows("orchestrator", select(sagas.c.state).order_by(sagas.c.id))]
 
 
+LETTER = (
+    "INSERT INTO dead_letters (at, subject, reason, body, deliveries, digest) "
+    "VALUES (CURRENT_TIMESTAMP, '', '', '', 1, :digest)"
+)
+NOTED = (
+    'INSERT INTO dead_letter_log (at, action, letter_id, subject, reason, "by", why) '
+    "SELECT at, 'dropped', id, '', '', '', '' FROM dead_letters"
+)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_the_ids_of_letters_that_are_gone_are_not_given_again_after_an_upgrade(
+    open_database: OpenDatabase, role: Role
+) -> None:
+    database = open_database(role)
+    before, after = revisions(role)[-2:]
+    await runner.upgrade(database, role, before)
+    told = await runner.check(database, role)
+    assert ("the ids of dead_letters may be given again" in told) == (database.dialect == "sqlite")
+    async with database.transaction() as connection:
+        for number in range(3):
+            await connection.execute(text(LETTER), {"digest": f"{number}"})
+        await connection.execute(text(NOTED))
+        await connection.execute(text("DELETE FROM dead_letters WHERE id > 1"))
+    assert await runner.upgrade(database, role) == [after]
+    async with database.transaction() as connection:
+        await connection.execute(text(LETTER), {"digest": "new"})
+        found = list((await connection.execute(text("SELECT id FROM dead_letters ORDER BY id"))).scalars())
+        noted = list((await connection.execute(text("SELECT id FROM dead_letter_log ORDER BY id"))).scalars())
+    assert (found, noted) == ([1, 4], [1, 2, 3])
+    assert await runner.downgrade(database, role, before) == [after]
+    assert await runner.upgrade(database, role) == [after]
+    assert await runner.check(database, role) == []
+
+
 async def test_a_database_that_was_never_upgraded(open_database: OpenDatabase) -> None:
     database = open_database("order")
     assert await runner.downgrade(database, "order", "base") == []

@@ -660,6 +660,50 @@ async def test_old_dead_letters_of_every_role_are_archived_and_go(
     assert await world.dead_letters("order") == ["cannot be read"]
 
 
+async def test_what_people_did_about_dead_letters_is_archived_and_goes_with_them(
+    world: World, clock: OwnedClock, folder: Path
+) -> None:
+    for number, action in enumerate(("redriven", "dropped")):
+        await note(world, number, action)
+    clock.advance(YEAR)
+    await note(world, 2, "dropped", at=clock.now())
+    await bury(world, "inventory", 3)
+    report = await prune(world, clock, folder, batch=1)
+
+    assert report.dead_letters["inventory"] == Tally(3, 0)
+    letter, *notes = archived(report.archives[0])
+    assert (letter["message_id"], "action" in letter) == ("m-3", False)
+    assert [(one["role"], one["letter_id"], one["action"], one["by"], one["why"]) for one in notes] == [
+        ("inventory", 0, "redriven", "grace", "it is mended"),
+        ("inventory", 1, "dropped", "grace", "it is mended"),
+    ]
+    left = await world.rows("inventory", select(messaging_of("inventory").dead_letter_log.c.letter_id))
+    assert [row.letter_id for row in left] == [2]
+
+
+async def note(world: World, number: int, action: str, at: datetime = DAWN) -> None:
+    """What somebody did about a dead letter that is gone."""
+    row = {"at": at, "action": action, "letter_id": number, "subject": "saga.cmd.x", "message_id": f"m-{number}"}
+    values = row | {"reason": "cannot be read", "by": "grace", "why": "it is mended"}
+    await world.execute("inventory", insert(messaging_of("inventory").dead_letter_log).values(values))
+
+
+@pytest.mark.parametrize("batch", [2, 500])
+async def test_suspects_go_when_the_broker_has_forgotten_their_messages(
+    world: World, clock: OwnedClock, batch: int
+) -> None:
+    table = messaging_of("order").suspects
+    old = [{"digest": f"old-{number}", "failed": 1, "opened": 0, "at": DAWN} for number in range(5)]
+    await world.execute("order", insert(table).values(old))
+    clock.advance(YEAR)
+    young = {"digest": "young", "failed": 7, "opened": 2, "at": clock.now()}
+    await world.execute("order", insert(table).values(young))
+    await prune(world, clock, batch=batch, dry_run=True)
+    assert len(await world.rows("order", select(table))) == 6
+    await prune(world, clock, batch=batch)
+    assert [tuple(row) for row in await world.rows("order", select(table))] == [tuple(young.values())]
+
+
 async def test_dead_letters_survive_a_crash_after_they_were_archived(
     world: World, clock: OwnedClock, folder: Path
 ) -> None:

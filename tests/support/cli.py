@@ -26,6 +26,7 @@ from typing import Any, Final, Self, TypeVar
 
 import psutil
 
+from orchestrator.embedded.forked import SAGA
 from tests.support import forked
 
 T = TypeVar("T")
@@ -55,12 +56,19 @@ class Result:
 class Background:
     """A command that is under way. Leaving the block kills it, if it has not ended before."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        files: Path,
+        function: str = SAGA,
+    ) -> None:
         self._out, self._err = files.with_suffix(".out"), files.with_suffix(".err")
         given, ours = os.pipe()
         self._stdin = os.fdopen(ours, "wb")
         with os.fdopen(given, "rb") as stdin, self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = forked.start(arguments, folder, environment, (stdin, out, err))
+            self._process = forked.start(arguments, folder, environment, (stdin, out, err), function=function)
         self._code: int | None = None
 
     @property
@@ -165,10 +173,10 @@ class Saga:
         """`saga start place-order`, with these orders on stdin."""
         return self("start", "place-order", "-i", "-", *options, input=as_lines(*orders), **settings)
 
-    def background(self, *arguments: str, **settings: str) -> Background:
-        """Run a command that goes on, to be used as a context manager."""
+    def background(self, *arguments: str, function: str = SAGA, **settings: str) -> Background:
+        """Run a command that goes on, to be used as a context manager. `function` may be another `saga`."""
         files = self.folder / f"{next(self._numbers)}-{arguments[0]}"
-        return Background(arguments, self.folder, self.environment(**settings), files)
+        return Background(arguments, self.folder, self.environment(**settings), files, function)
 
     @contextmanager
     def running(self, *roles: str, **settings: str) -> Iterator[Background]:

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from orchestrator.embedded.forked import Forked, ForkServer
+from orchestrator.embedded.forked import SAGA, Forked, ForkServer
 
 
 @cache
@@ -20,9 +20,16 @@ Files = tuple[IO[bytes], IO[bytes], IO[bytes]]
 """What a command has as stdin, stdout and stderr."""
 
 
-def start(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Files) -> Forked:
+def start(
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    files: Files,
+    *,
+    function: str = SAGA,
+) -> Forked:
     """Start a command."""
-    return _server().start(arguments, folder, environment, files)
+    return _server().start(arguments, folder, environment, files, function=function)
 
 
 def run(arguments: Sequence[str], folder: Path, environment: Mapping[str, str], files: Files, patience: float) -> int:

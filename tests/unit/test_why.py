@@ -101,6 +101,12 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     ),
     "nobody fires its timer": (at_step(due_at=AGO), "overdue", "It has been due for 30 s, and no", "run orchestrator"),
     "nobody looks at its deadline": (facts(deadline_at=AGO), "overdue", "It has been due for 30 s", "run orchestrator"),
+    "its deadline has passed, and NATS is away": (
+        facts(deadline_at=AGO, broker="no answer"),
+        "broker-out-of-reach",
+        "and NATS is out of reach (no answer): it goes on when NATS is back.",
+        "config show",
+    ),
     "nothing is open": (facts(steps=()), "moving", "it goes on at this moment.", "log 01ABC --follow"),
     "the command is a dead letter": (
         at_step(letter=LETTER),
