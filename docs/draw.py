@@ -12,14 +12,16 @@ from typing import Final
 from orchestrator.graph import picture, svg
 from orchestrator.graph.machine import by_hand, phases, steps
 from orchestrator.sagas.place_order import place_order
+from simulation import figures
 
 DOCS: Final = Path(__file__).parent
-PAGES: Final = (DOCS / "state-machine.md",)
+PAGES: Final = (DOCS / "state-machine.md", DOCS / "simulation.md")
 PICTURES: Final[dict[Path, Callable[[], str]]] = {DOCS / "place-order.svg": lambda: svg(picture(place_order))}
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "phases": lambda: f"```mermaid\n{phases()}```\n",
     "steps": lambda: f"```mermaid\n{steps()}```\n",
     "by hand": by_hand,
+    "runs of the simulation": lambda: figures.table(figures.kept(DOCS)),
 }
 
 

@@ -23,7 +23,8 @@ from orchestrator.events import Admitted
 from orchestrator.store import LostRace
 from orchestrator.tables import sagas, throttles
 from orchestrator.window import Window
-from outbox.database import each
+from outbox.bulk import insert_rows
+from outbox.database import among, each
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.loops import forever
 from outbox.unit_of_work import UnitOfWork
@@ -59,6 +60,7 @@ class Admission:
         self._clock = engine.outbox.clock
         self._database = engine.outbox.database
         self._names = sorted({definition.name for definition in engine.definitions.every})
+        self._say = _statements(self._database.dialect)
 
     async def admit(self) -> int:
         """Let begin what may begin now. Returns how many sagas that were."""
@@ -78,7 +80,8 @@ class Admission:
     async def _admit_one_by_one(self, name: str) -> int:
         """One saga that cannot be handled holds nobody back (rule 9): it is moved out of the way."""
         async with self._database.reading() as connection:
-            due = list((await connection.execute(self._due(name, self._clock.now()).limit(AT_ONCE))).scalars())
+            wanted = self._wanted(name, self._clock.now(), AT_ONCE)
+            due = list((await connection.execute(self._say.due, wanted)).scalars())
         admitted = 0
         for saga_id in due:
             try:
@@ -101,10 +104,8 @@ class Admission:
     async def _waiting_definitions(self) -> list[str]:
         """One step into an index for each definition that is loaded, however many wait for later, or for a place."""
         async with self._database.glancing() as connection:
-            found = await connection.execute(
-                _look(self._database.dialect), {"names": self._names, "now": self._clock.now()}
-            )
-            return sorted(found.scalars())
+            wanted = {"names": self._names, "now": self._clock.now()}
+            return sorted((await connection.execute(self._say.has_waiting, wanted)).scalars())
 
     async def _admit(self, unit: UnitOfWork, name: str, only: str | None = None) -> int:
         definition = self._engine.definitions.get(name)
@@ -119,22 +120,19 @@ class Admission:
         return len(begun)
 
     async def _begin(self, unit: UnitOfWork, name: str, limit: int, only: str | None) -> list[str]:
-        due = self._due(name, unit.now).limit(limit).with_for_update(skip_locked=True)
-        if only is not None:
-            due = due.where(sagas.c.id == only)
-        found = list((await unit.connection.execute(due)).scalars())
+        wanted = self._wanted(name, unit.now, limit)
+        if only is None:
+            due = await unit.connection.execute(self._say.locking_due, wanted)
+        else:
+            due = await unit.connection.execute(self._say.locking_one, wanted | {"only": only})
+        found = list(due.scalars())
         stored = await self._engine.store.lock(unit.connection, found)
         events: list[Happening] = [(saga_id, Admitted(), None) for saga_id in found]  # the most urgent first
         self._engine.apply(unit, stored, events)
         return found
 
-    def _due(self, name: str, now: datetime) -> Select[str]:
-        return (
-            select(sagas.c.id)
-            .where(sagas.c.definition == name, sagas.c.status == "waiting", sagas.c.begins_at <= now)
-            .where(self._database.any_of(sagas.c.fingerprint, self._engine.definitions.by_fingerprint))
-            .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
-        )
+    def _wanted(self, name: str, now: datetime, limit: int) -> dict[str, Any]:
+        return {"name": name, "now": now, "loaded": list(self._engine.definitions.by_fingerprint), "most": limit}
 
     async def _room(self, unit: UnitOfWork, definition: Saga[Any], window: Window | None) -> Room:
         next_at = await self._lock(unit.connection, definition.name, unit.now)
@@ -149,24 +147,53 @@ class Admission:
         return Room(places, since)
 
     async def _lock(self, connection: AsyncConnection, name: str, now: datetime) -> datetime:
-        await connection.execute(self._database.insert_new(throttles), [{"definition": name, "next_at": now}])
-        query = select(throttles.c.next_at).where(throttles.c.definition == name).with_for_update()
-        found: datetime = (await connection.execute(query)).scalar_one()
+        await insert_rows(connection, throttles, [{"definition": name, "next_at": now}], known=True)
+        found: datetime = (await connection.execute(self._say.locking_throttle, {"name": name})).scalar_one()
         return found
 
     async def _in_flight(self, unit: UnitOfWork, name: str) -> int:
-        query = select(func.count()).where(
-            sagas.c.definition == name, sagas.c.ended_at.is_(None), sagas.c.begins_at.is_(None)
-        )
-        count: int = (await unit.connection.execute(query)).scalar_one()
+        count: int = (await unit.connection.execute(self._say.in_flight, {"name": name})).scalar_one()
         return count
 
 
+@dataclass(frozen=True, slots=True)
+class _Statements:
+    """What is asked all the time, and therefore built once."""
+
+    has_waiting: Select[str]
+    due: Select[str]
+    locking_due: Select[str]
+    locking_one: Select[str]
+    locking_throttle: Select[datetime]
+    in_flight: Select[int]
+
+
 @cache
-def _look(dialect: str) -> Select[str]:
-    name, has_waiting = each(dialect, "names"), sagas.alias("waiting")
-    conditions = (has_waiting.c.status == "waiting", has_waiting.c.begins_at <= bindparam("now"))
-    return select(name).where(exists().where(has_waiting.c.definition == name, *conditions))
+def _statements(dialect: str) -> _Statements:
+    is_ours = sagas.c.definition == bindparam("name")
+    due = (
+        select(sagas.c.id)
+        .where(is_ours, sagas.c.status == "waiting", sagas.c.begins_at <= bindparam("now"))
+        .where(among(dialect, sagas.c.fingerprint, "loaded"))
+        .order_by(sagas.c.priority.desc(), sagas.c.begins_at)
+        .limit(bindparam("most"))
+    )
+    locking_due = due.with_for_update(skip_locked=True)
+    throttle = select(throttles.c.next_at).where(throttles.c.definition == bindparam("name"))
+    return _Statements(
+        has_waiting=_has_waiting(dialect),
+        due=due,
+        locking_due=locking_due,
+        locking_one=locking_due.where(sagas.c.id == bindparam("only")),
+        locking_throttle=throttle.with_for_update(),
+        in_flight=select(func.count()).where(is_ours, sagas.c.ended_at.is_(None), sagas.c.begins_at.is_(None)),
+    )
+
+
+def _has_waiting(dialect: str) -> Select[str]:
+    name, waiting = each(dialect, "names"), sagas.alias("waiting")
+    conditions = (waiting.c.status == "waiting", waiting.c.begins_at <= bindparam("now"))
+    return select(name).where(exists().where(waiting.c.definition == name, *conditions))
 
 
 def _resumes_at(rate: Rate, next_at: datetime, now: datetime) -> datetime:

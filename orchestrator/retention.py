@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.tables import prunings, saga_labels, saga_log, sagas
 from outbox.archive import Archive, Write, fields
-from outbox.database import Database
+from outbox.database import Database, among
 from outbox.faults import Faults, NoFaults
 from outbox.retention import SHORTEST, THE_BEGINNING, Advance, MessagingRetention, Needed, Tally, turn
 
@@ -220,10 +221,17 @@ def _json(text: str) -> Any:
 
 async def missing(connection: AsyncConnection, database: Database, saga_ids: Sequence[str]) -> set[str]:
     """Those of these sagas that are not there, and that were not pruned."""
-    known = await connection.execute(select(sagas.c.id).where(database.any_of(sagas.c.id, saga_ids)))
+    known = await connection.execute(_known(database.dialect), {"wanted": list(saga_ids)})
     absent = set(saga_ids) - set(known.scalars())
+    if not absent:
+        return absent
     pruned_up_to = max((await connection.execute(select(prunings.c.last_id))).scalars(), default="")
     return {saga_id for saga_id in absent if saga_id > pruned_up_to}
+
+
+@cache
+def _known(dialect: str) -> Select[str]:
+    return select(sagas.c.id).where(among(dialect, sagas.c.id, "wanted"))
 
 
 def ended_long_ago(wanted: Wanted, after: tuple[datetime, str], limit: int) -> Select[Any]:

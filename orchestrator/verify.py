@@ -14,10 +14,11 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 from pydantic import ValidationError
-from sqlalchemy import Row, exists, func, select
+from sqlalchemy import Row, Select, Table, bindparam, exists, func, select
 
 from orchestrator import machine
 from orchestrator.entries import ENTRIES
@@ -25,7 +26,7 @@ from orchestrator.model import ENDED, SAGA, Phase, Saga, StepStatus
 from orchestrator.registry import Definitions
 from orchestrator.retention import missing
 from orchestrator.tables import saga_log, sagas
-from outbox.database import Database
+from outbox.database import Database, among
 from outbox.tables import MessagingTables
 from participants.runtime.audit import Auditor, Effect, Finding
 
@@ -33,6 +34,28 @@ __all__ = ["Books", "Finding", "Verifier"]
 
 BATCH: Final = 500
 QUIET_PATIENCE: Final = 5.0
+
+NEXT: Final = select(sagas).where(sagas.c.id > bindparam("last")).order_by(sagas.c.id).limit(BATCH)
+
+ORPHANS: Final = (
+    select(saga_log.c.saga_id)
+    .distinct()
+    .where(saga_log.c.saga_id > bindparam("last"), ~exists().where(sagas.c.id == saga_log.c.saga_id))
+    .limit(20)
+)
+
+UNDER_WAY: Final = select(sagas.c.id).where(sagas.c.status.in_(["running", "compensating"])).limit(1)
+
+
+@cache
+def _logs(dialect: str) -> Select[Any]:
+    of_sagas = select(saga_log).where(among(dialect, saga_log.c.saga_id, "sagas"))
+    return of_sagas.order_by(saga_log.c.saga_id, saga_log.c.revision)
+
+
+@cache
+def _left_in(outbox: Table) -> Select[str]:
+    return select(outbox.c.message_id).limit(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +116,10 @@ class Verifier:
     async def _batches(self, last: str) -> AsyncIterator[tuple[list[Row[Any]], dict[str, list[Row[Any]]]]]:
         while True:
             async with self._database.reading() as connection:
-                query = select(sagas).where(sagas.c.id > last).order_by(sagas.c.id).limit(BATCH)
-                batch = list(await connection.execute(query))
+                batch = list(await connection.execute(NEXT, {"last": last}))
                 ids = [row.id for row in batch]
-                logged = select(saga_log).where(self._database.any_of(saga_log.c.saga_id, ids))
                 logs: dict[str, list[Row[Any]]] = defaultdict(list)
-                for row in await connection.execute(logged.order_by(saga_log.c.saga_id, saga_log.c.revision)):
+                for row in await connection.execute(_logs(self._database.dialect), {"sagas": ids}):
                     logs[row.saga_id].append(row)
             if not batch:
                 return
@@ -141,10 +162,8 @@ class Verifier:
 
     async def _orphan_findings(self, after: str) -> AsyncIterator[Finding]:
         """What belongs to a saga that is not there: log rows, and effects in a service."""
-        orphans = select(saga_log.c.saga_id).distinct().where(saga_log.c.saga_id > after)
-        orphans = orphans.where(~exists().where(sagas.c.id == saga_log.c.saga_id)).limit(20)
         async with self._database.reading() as connection:
-            missing = list((await connection.execute(orphans)).scalars())
+            missing = list((await connection.execute(ORPHANS, {"last": after})).scalars())
         for saga_id in missing:
             yield Finding("log-has-a-saga", f"saga {saga_id} has a log and no row", saga_id, (f"saga_log/{saga_id}",))
         for auditor in self._auditors:
@@ -185,15 +204,13 @@ class Verifier:
             await asyncio.sleep(0.1)
 
     async def _is_quiet(self) -> bool:
-        query = select(sagas.c.id).where(sagas.c.status.in_(["running", "compensating"])).limit(1)
         async with self._database.reading() as connection:
-            return (await connection.execute(query)).first() is None
+            return (await connection.execute(UNDER_WAY)).first() is None
 
 
 async def _leftovers(books: Books) -> list[str]:
-    table = books.tables.outbox
     async with books.database.reading() as connection:
-        return list((await connection.execute(select(table.c.message_id).limit(20))).scalars())
+        return list((await connection.execute(_left_in(books.tables.outbox))).scalars())
 
 
 def _readable(batch: Sequence[Row[Any]]) -> list[Saga]:

@@ -63,6 +63,9 @@ class Server:
         self.is_up = True
         self.locks_rows = True
         self.on_commit: Callable[[], None] = lambda: None
+        self.commits = 0
+        """How often somebody has changed something."""
+
         self._kinds: dict[str, Kind] = {}
         self.sessions: list[Session] = []
         self._writer: Session | None = None
@@ -154,6 +157,7 @@ class Server:
             self._writer = None
             self.disk.execute(verb)
             if verb == "COMMIT":
+                self.commits += 1
                 self.on_commit()
         for table in [table for table, holder in self._locks.items() if holder is session]:
             del self._locks[table]

@@ -46,6 +46,9 @@ class World:
         self._kept_down: set[str] = set()
         self._to_look: set[str] = set()
         self._alarms: dict[str, asyncio.TimerHandle] = {}
+        self._last_seen: dict[str, tuple[int, list[float | None]]] = {}
+        """What was due when a database was last asked, and how many commits it had seen by then."""
+
         chance = self.fate.random
         self.holds_locks = chance.random() < 0.7
         self.witness = Witness(rack.servers, holds_locks=self.holds_locks)
@@ -184,14 +187,18 @@ class World:
         server = self.rack.servers[role]
         if server.is_writing:
             return (self.loop.time(),) * 3
-        [row] = server.ask(DUE.get(role, DUE["participant"]))
-        return tuple(None if text is None else self._time_of(text) for text in row)
-
-    def _time_of(self, text: str) -> float:
-        moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
-        return (moment - DAWN).total_seconds() - self.clock_offset
+        commits, due = self._last_seen.get(role, (None, []))
+        if commits != server.commits:
+            [row] = server.ask(DUE.get(role, DUE["participant"]))
+            due = [None if text is None else _seconds_from_dawn(text) for text in row]
+            self._last_seen[role] = server.commits, due
+        return tuple(None if when is None else when - self.clock_offset for when in due)
 
     def _tell_of_loss(self) -> None:
         """Every replica looks after its topology every other second."""
         for process in self.processes():
             self.loop.call_later(self.fate.random.random() * 2.5, process.look_after_topology)
+
+
+def _seconds_from_dawn(text: str) -> float:
+    return (datetime.fromisoformat(text).replace(tzinfo=UTC) - DAWN).total_seconds()

@@ -7,13 +7,12 @@ has several rows in a table. A part is made of letters, digits and hyphens.
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal, Protocol
 
-import orjson
-from sqlalchemy import Column, ColumnElement, FromClause, Text, bindparam, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Column, ColumnElement, Select, Text, select
 
-from outbox.database import Database
+from outbox.database import Database, each
 
 Effect = Literal["none", "partial", "applied"]
 """What a service holds of one saga: nothing, something that is not final, or all of it."""
@@ -67,24 +66,19 @@ async def effects_of(
 
     `reference` is indexed: each saga's rows are one short range of it.
     """
-    ids = _each(database, saga_ids)
-    within = reference.between(ids, ids + AFTER_EVERY_PART)
     found: dict[str, set[Effect]] = defaultdict(set)
     async with database.reading() as connection:
-        for row in await connection.execute(select(reference.label("reference"), status.label("status")).where(within)):
+        rows = await connection.execute(_of_sagas(database.dialect, reference, status), {"sagas": list(saga_ids)})
+        for row in rows:
             found[saga_of(row.reference)].add(meaning.get(row.status, "partial"))
     return {saga_id: _together(found[saga_id]) for saga_id in saga_ids if saga_id in found}
 
 
-def _each(database: Database, saga_ids: Sequence[str]) -> ColumnElement[str]:
-    """The ids as a column to be joined with: one parameter, however many there are."""
-    if database.dialect == "postgresql":
-        array = bindparam(None, list(saga_ids), type_=postgresql.ARRAY(Text()), unique=True)
-        rows: FromClause = func.unnest(array).table_valued("value").render_derived()
-    else:
-        rows = func.json_each(bindparam(None, orjson.dumps(list(saga_ids)).decode(), unique=True)).table_valued("value")
-    value: ColumnElement[str] = rows.c.value
-    return value.cast(Text())
+@cache
+def _of_sagas(dialect: str, reference: Column[str], status: Column[str]) -> Select[str, str]:
+    ids = each(dialect, "sagas").cast(Text())
+    within = reference.between(ids, ids + AFTER_EVERY_PART)
+    return select(reference.label("reference"), status.label("status")).where(within)
 
 
 def _together(effects: set[Effect]) -> Effect:

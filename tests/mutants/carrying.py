@@ -42,6 +42,14 @@ async def _half_a_batch(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
     return await RIGHT_COMMIT(pump, deliveries[:1])
 
 
+async def _bury_what_comes_often(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+    """As if how often a message was delivered said anything about it."""
+    async with pump._outbox.unit_of_work() as unit:
+        for event in _sorted(deliveries):
+            unit.bury(event.dead_letter("it comes again and again"))
+    return set()
+
+
 def _sorted(deliveries: Sequence[Delivery]) -> list[Received]:
     events = [(one, event) for one in deliveries for event in one.events if not isinstance(event, Unreadable)]
     return [Received(event, one.subject, one.deliveries) for one, event in events]
@@ -129,15 +137,16 @@ def _without_attempt(envelope: Envelope) -> str:
 BUGS = (
     Bug("acknowledged before the commit", ((Pump, "handle", _acknowledge_first),), plain=True),
     Bug("a failed batch is acknowledged", ((Pump, "_commit", _a_failed_batch_is_done),)),
-    Bug("half a batch is acknowledged unseen", ((Pump, "_commit", _half_a_batch),), seed=9),
+    Bug("half a batch is acknowledged unseen", ((Pump, "_commit", _half_a_batch),), seed=10),
     Bug("an outage of the database costs the batch", ((Pump, "_outlast", _an_outage_is_an_answer),)),
-    Bug("handed over before the commit", ((Outbox, "unit_of_work", _hand_over_first),), seed=2),
-    Bug("change and messages in two transactions", ((Outbox, "unit_of_work", _write_twice),), seed=10),
+    Bug("what is delivered often is buried", ((Pump, "_commit_with_care", _bury_what_comes_often),), seed=19),
+    Bug("handed over before the commit", ((Outbox, "unit_of_work", _hand_over_first),), seed=5),
+    Bug("change and messages in two transactions", ((Outbox, "unit_of_work", _write_twice),), seed=86),
     Bug("the relay deletes before it publishes", ((Relay, "publish", _delete_first),), plain=True),
     Bug("a publish that failed counts as one that did not", ((Relay, "publish", _believe_in_all),), plain=True),
     Bug("the relay cleans up more than it has sent", ((Relay, "clean", _clean_everything),), plain=True),
     Bug("what a crash left behind is not swept up", ((Relay, "sweep", _never_sweep),), plain=True),
-    Bug("the relay goes by number, not by state", ((Relay, "sweep", _sweep_by_number),)),
+    Bug("the relay goes by number, not by state", ((Relay, "sweep", _sweep_by_number),), seed=53),
     Bug("a lost consumer is not made again", ((Topology, "_ensure_consumer", _never_make_a_consumer_again),), seed=4),
     Bug("the message id is without the attempt", ((Envelope, "message_id", property(_without_attempt)),), plain=True),
 )
