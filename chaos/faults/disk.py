@@ -25,12 +25,12 @@ async def fill(world: World, planned: Planned) -> list[Fault]:
             await asyncio.sleep(planned.lasts)
         finally:
             await asyncio.to_thread(disk.relieve)
-        if full > 1 << 20:
-            raise Missed(f"{full:,} bytes were still free on the disk of {name}")
         died = not world.site.server(name).running
         with suppress(Missed):
             if name != POSTGRES:  # it switches JetStream off for good when a write has failed
                 await kill_server(world, name)
         await world.site.start(name)
+        if full > 1 << 20:
+            raise Missed(f"{full:,} bytes were still free on the disk of {name}")
         after = "; the server had died of it" if died else ""
         return [world.fault(planned, at, f"{before >> 20:,} MiB were taken{after}")]

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from chaos.errors import Missed
@@ -18,65 +20,66 @@ LOSSES: Final = (0.05, 0.4)
 
 async def cut(world: World, planned: Planned) -> list[Fault]:
     """Nothing passes in either direction."""
-    async with world.hold(planned.target):
-        at, wire = world.now(), _wire(world, planned)
+    async with _impaired(world, planned) as (wire, at):
         wire.cut(wire.up, wire.down)
-        return await _mended(world, planned, wire, at, f"{len(wire.sides) // 2} connections")
+        count = len(wire.sides) // 2
+    return [world.fault(planned, at, f"{count} connections")]
 
 
 async def cut_one_way(world: World, planned: Planned) -> list[Fault]:
     """Nothing passes in one direction; in the other all goes on."""
-    async with world.hold(planned.target):
-        at, wire = world.now(), _wire(world, planned)
-        up = random.Random(planned.luck).random() < 0.5
+    up = random.Random(planned.luck).random() < 0.5
+    async with _impaired(world, planned) as (wire, at):
         wire.cut(wire.up if up else wire.down)
-        way = "to" if up else "from"
-        return await _mended(world, planned, wire, at, f"{way} the server, {len(wire.sides) // 2} connections")
+        count = len(wire.sides) // 2
+    return [world.fault(planned, at, f"{'to' if up else 'from'} the server, {count} connections")]
 
 
 async def delay(world: World, planned: Planned) -> list[Fault]:
     """Everything comes late."""
-    async with world.hold(planned.target):
-        at, wire = world.now(), _wire(world, planned)
-        seconds = random.Random(planned.luck).uniform(*DELAYS)
+    seconds = random.Random(planned.luck).uniform(*DELAYS)
+    async with _suffered(world, planned) as (wire, at):
         wire.up.delay = wire.down.delay = seconds
-        return await _suffered(world, planned, wire, at, f"{seconds * 1000:.0f} ms each way")
+    return [world.fault(planned, at, f"{seconds * 1000:.0f} ms each way")]
 
 
 async def lose(world: World, planned: Planned) -> list[Fault]:
     """Segments are lost and sent again."""
-    async with world.hold(planned.target):
-        at, wire = world.now(), _wire(world, planned)
-        share = random.Random(planned.luck).uniform(*LOSSES)
+    share = random.Random(planned.luck).uniform(*LOSSES)
+    async with _suffered(world, planned) as (wire, at):
         wire.up.loss = wire.down.loss = share
-        return await _suffered(world, planned, wire, at, f"{share:.0%} lost")
+    return [world.fault(planned, at, f"{share:.0%} lost")]
 
 
 async def reset(world: World, planned: Planned) -> list[Fault]:
     """Every connection is broken off."""
+    async with _impaired(world, planned) as (wire, at):
+        count = wire.reset()
+    return [world.fault(planned, at, f"{count} connections")]
+
+
+@asynccontextmanager
+async def _impaired(world: World, planned: Planned) -> AsyncIterator[tuple[Wire, float]]:
+    """A wire, and the time. It stays as the block leaves it for as long as was planned, and is mended then.
+
+    Raises Missed when nobody is connected over it.
+    """
     async with world.hold(planned.target):
-        at, count = world.now(), _wire(world, planned).reset()
-        return [world.fault(planned, at, f"{count} connections")]
+        wire = world.site.wires[planned.target]
+        if not wire.sides:
+            raise Missed(f"nobody is connected over {wire.name}")
+        try:
+            yield wire, world.now()
+            await asyncio.sleep(planned.lasts)
+        finally:
+            wire.mend()
 
 
-def _wire(world: World, planned: Planned) -> Wire:
-    wire = world.site.wires[planned.target]
-    if not wire.sides:
-        raise Missed(f"nobody is connected over {wire.name}")
-    return wire
-
-
-async def _mended(world: World, planned: Planned, wire: Wire, at: float, detail: str) -> list[Fault]:
-    try:
-        await asyncio.sleep(planned.lasts)
-    finally:
-        wire.mend()
-    return [world.fault(planned, at, detail)]
-
-
-async def _suffered(world: World, planned: Planned, wire: Wire, at: float, detail: str) -> list[Fault]:
-    before = wire.suffered
-    faults = await _mended(world, planned, wire, at, detail)
+@asynccontextmanager
+async def _suffered(world: World, planned: Planned) -> AsyncIterator[tuple[Wire, float]]:
+    """The same, and somebody must have noticed. Raises Missed when nothing came meanwhile."""
+    async with _impaired(world, planned) as (wire, at):
+        before = wire.suffered
+        yield wire, at
     if wire.suffered == before:
         raise Missed(f"nothing came over {wire.name} meanwhile")
-    return faults

@@ -50,9 +50,11 @@ async def restart_database(world: World, planned: Planned) -> list[Fault]:
         at, server = world.now(), world.site.postgres
         if not server.running:
             raise Missed(f"{POSTGRES} does not run")
-        await asyncio.to_thread(server.stop_at_once)
-        await asyncio.sleep(planned.lasts)
-        await world.site.start(POSTGRES)
+        try:
+            await asyncio.to_thread(server.stop_at_once)
+            await asyncio.sleep(planned.lasts)
+        finally:
+            await world.site.start(POSTGRES)
         return [world.fault(planned, at, "immediate shutdown")]
 
 

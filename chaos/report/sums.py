@@ -23,6 +23,15 @@ FOLDER: Final = "reliability"
 PAGE: Final = "reliability.md"
 NOT_RUN: Final = "*Not run yet.*\n"
 
+TOGETHER: Final = {
+    "SIGKILLs of our processes": ("kill",),
+    "SIGKILLs of any process, nats-server and PostgreSQL too": ("kill", "kill-broker", "kill-database"),
+    "losses of the broker's whole store: wiped, deleted, abandoned": ("store-wipe", "store-delete", "store-abandon"),
+    "rollbacks of the broker's store": ("store-rollback",),
+    "restarts of PostgreSQL: immediate shutdown, SIGKILL": ("database-restart", "kill-database"),
+}
+"""What a reader asks for first, and the kinds of faults that it is the sum of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sum:
@@ -105,6 +114,7 @@ def _sum(runs: Sum) -> Iterator[str]:
     failed = f", {runs.failed:,} failed" if runs.failed else ""
     yield _line("runs", f"{len(runs.records):,}{failed}")
     yield _line("time under fire", time(runs.seconds))
+    yield from (_line(what, f"{sum(runs.fired.get(kind, 0) for kind in of):,}") for what, of in TOGETHER.items())
     yield _line("faults fired", f"{sum(runs.fired.values()):,}")
     yield from (_line(f"… {_text(kind)}", f"{fired:,}") for kind, fired in runs.fired.items())
     yield _line("sagas", f"{figures.total(runs.sagas):,}")

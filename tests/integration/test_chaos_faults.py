@@ -31,6 +31,7 @@ from chaos.site import cut_short, new_folder, open_site
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import Client, inlet_of, open_client
 from orchestrator.embedded.forked import ForkServer
+from orchestrator.embedded.postgres import EmbeddedPostgres
 from outbox.errors import BrokerOutOfReach
 from outbox.topology import COMMANDS, REPLIES, is_fetching
 from tests.support.waiting import eventually
@@ -258,6 +259,39 @@ async def test_the_database_is_stopped_killed_and_frozen_and_comes_back_with_all
         assert server.log_file.read_text().count("database system was not properly shut down") == 2
         [fault] = await strike(world, "pause-database", "postgres", 0.3)
         assert fault.detail.startswith("SIGSTOP to ")
+
+
+class RoomyDisk:
+    """One that somebody else keeps making room on."""
+
+    free = 2 << 20
+
+    def fill(self) -> int:
+        return 0
+
+    def relieve(self) -> None:
+        pass
+
+
+async def test_a_server_runs_again_also_when_the_fault_did_not_happen_or_went_wrong(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die_slowly(server: EmbeddedPostgres) -> None:
+        server.kill()
+        raise TimeoutError("it takes too long")
+
+    monkeypatch.setattr(EmbeddedPostgres, "stop_at_once", die_slowly)
+    roomy: Any = RoomyDisk()
+    async with opened(folder) as world:
+        nats, postgres = world.site.nats["nats-1"], world.site.postgres
+        before = nats.pid, postgres.pid
+        world.site.disks["nats-1"] = roomy
+        with pytest.raises(Missed, match="2,097,152 bytes were still free on the disk of nats-1"):
+            await strike(world, "disk-full", "nats-1")
+        with pytest.raises(TimeoutError):
+            await strike(world, "database-restart", "postgres")
+        assert (nats.running, postgres.running) == (True, True)
+        assert not {nats.pid, postgres.pid} & set(before)
 
 
 async def test_a_cluster_outlives_a_server_and_its_servers_meet_over_wires(folder: Path) -> None:

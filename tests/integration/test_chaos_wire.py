@@ -4,9 +4,17 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from chaos.errors import Missed
+from chaos.faults import STRIKES
+from chaos.faults.world import World
+from chaos.plan import Planned
+from chaos.record import Fault
+from chaos.site import Site
 from chaos.wire import Way, Wire
 from tests.support.waiting import eventually
 
@@ -174,3 +182,71 @@ def test_lateness_is_nothing_in_fair_weather_and_doubles_with_bad_luck() -> None
     unlucky = Way(loss=1.0)
     assert unlucky.lateness(luck) == pytest.approx(0.2 + 0.4 + 0.8 + 1.6 + 3.2)
     assert unlucky.suffered == 1
+
+
+# --- the faults -------------------------------------------------------------------------------------------------------
+
+FAIR = (False, 0.0, 0.0)
+
+
+def weather(wire: Wire) -> list[tuple[bool, float, float]]:
+    return [(way.is_cut, way.delay, way.loss) for way in (wire.up, wire.down)]
+
+
+async def strike(wire: Wire, kind: str, lasts: float = 0.2) -> list[Fault]:
+    nobody: Any = None
+    world = World(Site(Path(), nobody, {}, nobody, {wire.name: wire}, {}), nobody, nobody, 0.0)
+    return await STRIKES[kind](world, Planned(0.0, kind, wire.name, lasts, "1/0"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "detail"),
+    [
+        ("cut", 2, "1 connections"),
+        ("cut-one-way", 1, "the server, 1 connections"),
+        ("delay", 2, " ms each way"),
+        ("loss", 2, "% lost"),
+    ],
+)
+async def test_a_wire_is_bad_for_as_long_as_was_planned_and_mended_then(
+    wire: Wire, kind: str, bad: int, detail: str
+) -> None:
+    async with connected(wire) as ends:
+        await eventually(lambda: _joined(wire), "the connection is made")
+        striking = asyncio.create_task(strike(wire, kind))
+        while weather(wire) == [FAIR, FAIR]:
+            await asyncio.sleep(0)
+        assert len([way for way in weather(wire) if way != FAIR]) == bad
+        for _ in range(30):
+            await say(ends, b"x")
+            await asyncio.sleep(0.001)
+        [fault] = await striking
+    assert weather(wire) == [FAIR, FAIR]
+    assert fault.detail.endswith(detail)
+    assert fault.until - fault.at >= 0.2
+
+
+@pytest.mark.parametrize("kind", ["cut", "cut-one-way", "delay", "loss", "reset"])
+async def test_a_wire_over_which_nobody_is_connected_is_passed_over(wire: Wire, kind: str) -> None:
+    with pytest.raises(Missed, match="nobody is connected over a>b"):
+        await strike(wire, kind)
+
+
+@pytest.mark.parametrize("kind", ["delay", "loss"])
+async def test_bad_weather_that_nobody_noticed_does_not_count_and_is_over(wire: Wire, kind: str) -> None:
+    async with connected(wire):
+        await eventually(lambda: _joined(wire), "the connection is made")
+        with pytest.raises(Missed, match="nothing came over a>b meanwhile"):
+            await strike(wire, kind, 0.0)
+    assert weather(wire) == [FAIR, FAIR]
+
+
+async def test_a_fault_that_is_called_off_leaves_the_wire_mended(wire: Wire) -> None:
+    async with connected(wire):
+        await eventually(lambda: _joined(wire), "the connection is made")
+        striking = asyncio.create_task(strike(wire, "cut", 60.0))
+        while weather(wire) == [FAIR, FAIR]:
+            await asyncio.sleep(0)
+        striking.cancel()
+        await asyncio.wait([striking])
+    assert weather(wire) == [FAIR, FAIR]

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from chaos.record import Record
+from chaos.faults import STRIKES
+from chaos.record import Fault, Record
 from chaos.report import sums
 from chaos.report.__main__ import main
 from chaos.report.data import NoRecord, load, to_json
@@ -96,6 +97,27 @@ def test_every_run_counts(tmp_path: Path) -> None:
     assert told["… completed"] == f"{sum(run.sagas['completed'] for run in RUNS):,}"
     assert told["… stuck"] == "12"
     assert told["**violations**"] == "**3**"
+
+
+def test_what_a_reader_asks_for_is_told_in_plain_words() -> None:
+    counts = {"kill": 1000, "kill-broker": 30, "kill-database": 20, "database-restart": 7}
+    counts |= {"store-wipe": 5, "store-delete": 4, "store-abandon": 2, "store-rollback": 9, "cut": 50}
+    fired = [Fault(kind=kind, target="x", at=1, until=1) for kind, count in counts.items() for _ in range(count)]
+    told = dict(cells(sums.part("sum", sums.Sum((chaos_run(faults=0),)))))
+    assert {told[what] for what in sums.TOGETHER} == {"0"}
+    halves = (chaos_run(faults=0).model_copy(update={"faults": tuple(half)}) for half in (fired[:600], fired[600:]))
+    told = dict(cells(sums.part("sum", sums.Sum(tuple(halves)))))
+    assert {what: told[what] for what in sums.TOGETHER} == {
+        "SIGKILLs of our processes": "1,000",
+        "SIGKILLs of any process, nats-server and PostgreSQL too": "1,050",
+        "losses of the broker's whole store: wiped, deleted, abandoned": "11",
+        "rollbacks of the broker's store": "9",
+        "restarts of PostgreSQL: immediate shutdown, SIGKILL": "27",
+    }
+
+
+def test_what_is_told_together_are_kinds_that_there_are() -> None:
+    assert {kind for of in sums.TOGETHER.values() for kind in of} <= set(STRIKES)
 
 
 @settings(deadline=None, max_examples=50)
