@@ -65,8 +65,8 @@ def open_database(settings: Settings, role: str, *, must_exist: bool = True) -> 
     file = database.url.database
     if must_exist and database.dialect == "sqlite" and file and not Path(file).exists():
         raise DatabaseOutOfReach(
-            f"there is no database {file}: start `saga dev`, or make it with `saga db upgrade`, "
-            "or say where it is with --data-dir"
+            f"there is no database {file}",
+            "start `saga dev`, or make it with `saga db upgrade`, or say where it is with --data-dir",
         )
     return database
 

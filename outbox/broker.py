@@ -62,8 +62,8 @@ class Broker:
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             await abandon(client)
             raise BrokerOutOfReach(
-                f"NATS at {self._where} is out of reach ({str(error) or 'no answer'}): "
-                "check that it is running and that the URL is right (`saga config show`)"
+                f"NATS at {self._where} is out of reach ({str(error) or 'no answer'})",
+                "check that it is running and that the URL is right (`saga config show`)",
             ) from error
         self._client = client
         outages().ends("the connection")

@@ -148,8 +148,8 @@ class Database:
             self.url = self.url.set(drivername=drivers[self.dialect])
         except (ArgumentError, KeyError, ValueError):
             raise DatabaseOutOfReach(
-                f"{_hide_password(url)} is not a database URL: write sqlite:///path/to/file.db "
-                "or postgresql://user:password@host/database"
+                f"{_hide_password(url)} is not a database URL",
+                "write sqlite:///path/to/file.db or postgresql://user:password@host/database",
             ) from None
         self._name = self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
         options: dict[str, Any] = {}
@@ -282,8 +282,8 @@ class _Translated:
             ) from error
         if _is_out_of_reach(error):
             raise DatabaseOutOfReach(
-                f"the database {self._url} is out of reach ({_first_line(error)}): "
-                "check that it is running and that the URL is right (`saga config show`)"
+                f"the database {self._url} is out of reach ({_first_line(error)})",
+                "check that it is running and that the URL is right (`saga config show`)",
             ) from error
 
 

@@ -2,7 +2,14 @@
 
 
 class OutOfReach(Exception):
-    """A server that we need does not answer. Nothing is lost; the same call may be made again."""
+    """A server that we need does not answer. Nothing is lost; the same call may be made again.
+
+    `what` is a clause, for a sentence of somebody else's; the message also says what to do.
+    """
+
+    def __init__(self, what: str = "", advice: str = "") -> None:
+        super().__init__(f"{what}: {advice}" if advice else what)
+        self.what = what
 
 
 class DatabaseOutOfReach(OutOfReach):

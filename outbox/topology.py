@@ -146,7 +146,7 @@ class Topology:
             found = (await stream.consumer_info(inlet.stream, inlet.durable)).config
         except NotFoundError:
             await stream.add_consumer(inlet.stream, wanted)
-            return [f"created consumer {inlet.durable}"]
+            return [f"created consumer {inlet.durable} of {inlet.stream}"]
         fields = ("filter_subject", "ack_wait", "max_deliver", "max_ack_pending")
         drifted = [field for field in fields if getattr(found, field) != getattr(wanted, field)]
         if not drifted:

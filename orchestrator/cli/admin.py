@@ -38,7 +38,12 @@ def seed(
     quantities = _read_csv(stock, ("sku", "quantity"), _quantity) if stock else {}
     balances = _read_csv(accounts, ("customer_id", "balance"), _balance) if accounts else {}
     asyncio.run(_seed(settings_of(data_dir), quantities, balances, currency))
-    console.say(f"seeded {len(quantities):,} articles and {len(balances):,} accounts")
+    told = (_counted(len(quantities), "article"), _counted(len(balances), "account"))
+    console.say(f"seeded {' and '.join(told)}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 async def _seed(settings: Settings, quantities: dict[str, int], balances: dict[str, Decimal], currency: str) -> None:

@@ -141,7 +141,7 @@ async def _print_letters(letters: Letters, wanted: Wanted, limit: int, json: boo
         console.out().print(console.table(columns, rows, right=("deliveries",)))
     counts = await letters.counted(wanted)
     told = ", ".join(f"{count:,} of {role}" for role, count in counts.items() if count)
-    console.say(f"in all: {told}" if told else "no dead letters")
+    console.say(f"in all: {told}" if told else _none(letters))
 
 
 async def _print_groups(letters: Letters, wanted: Wanted, json: bool) -> None:
@@ -157,7 +157,11 @@ async def _print_groups(letters: Letters, wanted: Wanted, json: bool) -> None:
     if groups:
         console.out().print(console.table(columns, rows, right=("letters",)))
     else:
-        console.say("no dead letters")
+        console.say(_none(letters))
+
+
+def _none(letters: Letters) -> str:
+    return "no dead letters where they could be looked at" if letters.hidden else "no dead letters"
 
 
 def show(letter: LetterId, data_dir: DataDir = None, json: Json = False) -> None:
@@ -174,12 +178,12 @@ async def _show(settings: Settings, role: str, number: int, json: bool) -> None:
     facts = (
         ("id", found.id),
         ("reason", found.reason),
-        ("buried", f"{console.day(found.at)}, after {found.deliveries} deliveries"),
+        ("buried", f"{console.day(found.at)}, at delivery {found.deliveries:,}"),
         ("subject", found.subject),
         ("message", found.message_id or "it has no id that could be read"),
         ("redrive", found.impossible or found.useless or "may help when the cause is gone"),
     )
-    console.out().print(console.table(("", "value"), facts))
+    console.out().print(console.table(("dead letter", ""), facts))
     console.out().print()
     console.out().print(_pretty(found.body), markup=False, soft_wrap=True)
 

@@ -29,8 +29,8 @@ def register(app: typer.Typer) -> None:
 async def upgrade_all(settings: Settings) -> None:
     """Bring every database to this release."""
     for role, revisions in (await _upgrade(settings, list(ROLES))).items():
-        for revision in revisions:
-            log.info("database upgraded", role=role, revision=revision)
+        if revisions:
+            log.info("database upgraded", role=role, revision=revisions[-1])
 
 
 def db_upgrade(roles: Roles = None, data_dir: DataDir = None) -> None:

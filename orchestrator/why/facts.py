@@ -114,12 +114,12 @@ class Listeners:
     waiting: int | None = 0
     in_hand: int = 0
     database: str | None = None
-    """Why its database could not be asked."""
+    """Why its database could not be asked, as a clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything. `broker` is why NATS could not be asked."""
+    """Everything. `broker` is why NATS could not be asked, as a clause."""
 
     saga_id: str
     definition: str

@@ -206,7 +206,9 @@ class Witness:
     async def _found(self, door: Door, commands: Sequence[str]) -> Found:
         try:
             return await asyncio.wait_for(_look_into(door, commands), PATIENCE)
-        except (DatabaseOutOfReach, SchemaMissing) as error:
+        except DatabaseOutOfReach as error:
+            return Found(problem=error.what)
+        except SchemaMissing as error:
             return Found(problem=str(error))
         except TimeoutError:
             return Found(problem=f"the database of {door.role} does not answer within {PATIENCE:g} s")
@@ -222,8 +224,10 @@ class Witness:
             for _ in range(LOOKS - 1):
                 await asyncio.sleep(BETWEEN_LOOKS)
                 looks.append(await self._look(names))
-        except (BrokerOutOfReach, NatsError, TimeoutError, OSError) as error:
-            return str(error) or "no answer"
+        except BrokerOutOfReach as error:
+            return error.what
+        except (NatsError, TimeoutError, OSError) as error:
+            return f"NATS does not answer ({str(error) or type(error).__name__})"
         return {name: replace(looks[-1][name], listeners=max(look[name].listeners for look in looks)) for name in names}
 
     async def _look(self, names: Sequence[str]) -> dict[str, Listeners]:

@@ -124,20 +124,22 @@ def _of_trouble(
             told = f"{step.participant} has answered {_step(step)}, and the answer could not be taken"
             return f"{told}: it is the dead letter {_told(letter)}{_next(facts, step)}.", _redrive(letter)
         case causes.NatsIsAway(problem=problem):
-            told = f"{_step(step, begin=True)} waits for {step.participant}, and NATS is out of reach"
-            return f"{told} ({_clause(problem)}): it goes on when NATS is back.", SETTINGS
+            told = f"{_step(step, begin=True)} waits for {step.participant}, and {_clause(problem)}"
+            return f"{told}: it goes on when NATS is back.", SETTINGS
         case causes.NobodyListens(service=service):
             what = "answers" if service.role == "orchestrator" and step.is_answered else "commands"
-            count = "" if service.waiting is None else f", where {_count(service.waiting, 'message')} must wait"
-            told = f"Nobody listens for the {what} to {service.role}{count}"
-            return f"{told}: {_step(step)} goes on when {service.role} runs.", ("run", service.role)
+            messages = (service.waiting or 0) + service.in_hand
+            count = f", where {_count(messages, 'message')} must wait" if messages else ""
+            seen = "" if service.database is None else f", and as seen from here {_clause(service.database)}"
+            told = f"Nobody listens for the {what} to {service.role}{count}{seen}: {_step(step)} goes on"
+            return f"{told} when {service.role} runs and reaches its database.", ("run", service.role)
         case causes.NotPublished(role=role, since=since):
             what = "command" if role == "orchestrator" else "answer"
             told = f"The {what} of {_step(step)} is in the outbox of {role}{_at(since)} and was not published"
             return f"{told}: it leaves when {role} runs and reaches NATS.", ("run", role)
         case causes.DatabaseIsAway(service=service, problem=problem):
-            told = f"{_step(step, begin=True)} waits for {service.role}, whose database cannot be reached from here"
-            return f"{told} ({_clause(problem)}): if {service.role} cannot reach it either, that is why.", SETTINGS
+            told = f"{_step(step, begin=True)} waits for {service.role}, and as seen from here {_clause(problem)}"
+            return f"{told}: if {service.role} sees the same, that is why.", SETTINGS
         case _:
             assert_never(cause)
 

@@ -35,7 +35,7 @@ def test_why_tells_what_is_out_of_reach_when_nothing_runs(saga: Saga) -> None:
     saga_id = saga.start(an_order(), **nowhere).out.strip()
     seen = saga("why", saga_id, "--json", **nowhere, SAGA_ORDER_DATABASE_URL="postgresql://x@127.0.0.1:1/x").json()
     assert (seen["cause"], seen["command"]) == ("nats-is-away", "saga config show")
-    assert "Step open-order waits for order, and NATS is out of reach (" in seen["sentence"]
+    assert "Step open-order waits for order, and NATS at nats://127.0.0.1:1 is out of reach (" in seen["sentence"]
     assert "127.0.0.1:1/x is out of reach" in seen["facts"]["services"]["order"]["database"]
     away = saga("why", saga_id, SAGA_ORCHESTRATOR_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
     assert (away.code, away.out) == (7, "")

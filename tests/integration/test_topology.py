@@ -59,7 +59,7 @@ async def test_what_is_missing_is_created_once(stream: JetStreamContext) -> None
         "created stream SAGA_COMMANDS",
         "created stream SAGA_REPLIES",
         "created stream SAGA_EVENTS",
-        "created consumer inventory",
+        "created consumer inventory of SAGA_COMMANDS",
     ]
     assert await TOPOLOGY.ensure(stream) == []
     assert {str(info.config.name): info.config.subjects for info in await stream.streams_info()} == {

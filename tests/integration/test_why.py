@@ -276,7 +276,7 @@ async def test_nats_is_away(stage: Staging) -> None:
     await scene.world.until_asked([saga_id], "reserve-stock")
     await asyncio.to_thread(scene.nats.stop)
     found = await scene.until(saga_id, "nats-is-away")
-    assert "NATS is out of reach (" in found.sentence
+    assert f"waits for inventory, and NATS at {scene.nats.url} is out of reach (" in found.sentence
     assert found.sentence.endswith("): it goes on when NATS is back.")
     await asyncio.to_thread(scene.nats.start)
     await scene.world.start("inventory", "payment")
@@ -326,4 +326,4 @@ async def test_no_answer_yet_and_a_database_that_is_away(stage: Staging) -> None
         assert "(attempt 2 of 3)" in found.sentence
         scene.lose("inventory")
         found = await scene.until(saga_id, "database-is-away")
-    assert "waits for inventory, whose database cannot be reached from here (the database " in found.sentence
+    assert "waits for inventory, and as seen from here the database postgresql://nobody@" in found.sentence

@@ -102,9 +102,9 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     "nobody fires its timer": (at_step(due_at=AGO), "overdue", "It has been due for 30 s, and no", "run orchestrator"),
     "nobody looks at its deadline": (facts(deadline_at=AGO), "overdue", "It has been due for 30 s", "run orchestrator"),
     "its deadline has passed, and NATS is away": (
-        facts(deadline_at=AGO, broker="no answer"),
+        facts(deadline_at=AGO, broker="NATS at nats://one is out of reach (no answer)"),
         "broker-out-of-reach",
-        "and NATS is out of reach (no answer): it goes on when NATS is back.",
+        "and NATS at nats://one is out of reach (no answer): it goes on when NATS is back.",
         "config show",
     ),
     "nothing is open": (facts(steps=()), "moving", "it goes on at this moment.", "log 01ABC --follow"),
@@ -135,16 +135,22 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "signal 01ABC approval",
     ),
     "NATS is away": (
-        facts(broker="no answer"),
+        facts(broker="NATS does not answer"),
         "nats-is-away",
-        "Step reserve-stock waits for inventory, and NATS is out of reach (no answer): it goes on when NATS is back.",
+        "Step reserve-stock waits for inventory, and NATS does not answer: it goes on when NATS is back.",
         "config show",
     ),
     "nobody listens": (
         at_service("inventory", listeners=0, waiting=412),
         "nobody-listens",
         "Nobody listens for the commands to inventory, where 412 messages must wait: step reserve-stock goes on when "
-        "inventory runs.",
+        "inventory runs and reaches its database.",
+        "run inventory",
+    ),
+    "nobody listens, perhaps for want of a database": (
+        at_service("inventory", listeners=0, waiting=0, in_hand=2, database="the database X is out of reach"),
+        "nobody-listens",
+        "where 2 messages must wait, and as seen from here the database X is out of reach: step reserve-stock goes on",
         "run inventory",
     ),
     "there is no consumer": (
@@ -174,7 +180,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     "a database is away": (
         at_service("inventory", database="the database is out of reach."),
         "database-is-away",
-        "whose database cannot be reached from here (the database is out of reach): if inventory cannot",
+        "and as seen from here the database is out of reach: if inventory sees the same, that is why.",
         "config show",
     ),
     "a child": (
