@@ -17,7 +17,11 @@ from outbox.errors import MessageTooLarge, OutOfReach, SchemaMissing
 
 
 class Exit(IntEnum):
-    """What a script reads from `$?`."""
+    """What a script reads from `$?`.
+
+    VIOLATION is for whoever looks for broken promises (verify, explore, simulate, chaos run) and has found one. Whoever
+    has looked and shown nothing, since nothing went wrong or no saga completed, ends with ERROR.
+    """
 
     OK = 0
     ERROR = 1

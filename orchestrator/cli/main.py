@@ -40,7 +40,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Run sagas: business transactions over several services, undone in order when a step fails.",
     epilog="Exit codes: 0 ok · 1 error · 2 usage · 3 not found · 4 conflict · 5 compensated · 6 stuck · "
-    "7 broker or database out of reach · 8 verify found a violation · 124 the wait timed out · 130 Ctrl-C",
+    "7 broker or database out of reach · 8 a promise is broken (verify, explore, simulate, chaos run) · "
+    "124 the wait timed out · 130 Ctrl-C",
 )
 for family in (run, start, look, why, orders, signal, fork):
     family.register(app)
