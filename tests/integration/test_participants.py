@@ -210,6 +210,14 @@ async def test_duplicates_inside_of_a_batch_are_applied_once(replica: Replica, r
     assert await replica.findings() == []
 
 
+async def test_a_command_to_somebody_else_is_left_alone(order: Replica) -> None:
+    """Found by chaos: a broker whose store was deleted under it sent an inventory's command to the order service."""
+    command = ReserveStock(reservation_id="s-1", lines=(StockLine(sku="lamp", quantity=1),))
+    assert await order.carry_out(Ask(command, "s-1/reserve-stock/do")) == []
+    assert await rows_of(order.database, order.outbox.tables.inbox) == []
+    assert await rows_of(order.database, order.outbox.tables.dead_letters) == []
+
+
 async def test_the_reply_carries_the_facts_and_the_duplicate_the_same(payment: Replica) -> None:
     first, again = await payment.answer(authorise("a")), await payment.answer(authorise("a").again())
     assert first.data == again.data
