@@ -73,6 +73,7 @@ async def packets(nats: EmbeddedNats) -> list[tuple[str, ...]]:
     return [tuple(event.id for event in message.events) for message in wanted]
 
 
+@pytest.mark.timeout(300)  # ten processes, one after the other
 async def test_only_the_command_that_kills_is_buried_and_people_are_told(
     nats: EmbeddedNats, world: World, saga: Saga
 ) -> None:
