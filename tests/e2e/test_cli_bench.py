@@ -40,7 +40,7 @@ def run_folder(bench: Background, saga: Saga) -> Path:
 def check_latencies(report: dict[str, Any]) -> None:
     in_order = [report[name] for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")]
     assert in_order == sorted(in_order)
-    assert 0 < in_order[0] <= in_order[-1] <= report["seconds"] * 1000
+    assert 0 < in_order[0] <= in_order[-1] <= report["seconds"] * 1000 + 0.5  # it is rounded to milliseconds
     assert report["sagas_per_second"] == pytest.approx(report["orders"] / report["seconds"], rel=0.01)
 
 

@@ -103,7 +103,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
     "nobody looks at its deadline": (facts(deadline_at=AGO), "overdue", "It has been due for 30 s", "run orchestrator"),
     "its deadline has passed, and NATS is away": (
         facts(deadline_at=AGO, broker="NATS at nats://one is out of reach (no answer)"),
-        "broker-out-of-reach",
+        "nats-is-away",
         "and NATS at nats://one is out of reach (no answer): it goes on when NATS is back.",
         "config show",
     ),
