@@ -66,7 +66,7 @@ class Broker:
                 "check that it is running and that the URL is right (`saga config show`)",
             ) from error
         self._client = client
-        outages().ends("the connection")
+        outages().ends(CONNECTION)
 
     @property
     def jetstream(self) -> JetStreamContext:

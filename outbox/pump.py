@@ -136,6 +136,7 @@ class Pump:
                 return await self._outlast(deliveries, error)
         except Exception as error:  # none of a message: of the counting, say, that waited too long for a lock
             log.warning("a batch is put back", reason=_words(error), messages=len(deliveries), exc_info=error)
+            outages().ends(self._name)  # an error is an answer too
             return {id(delivery) for delivery in deliveries}
         finally:
             self._suspects.let_go()

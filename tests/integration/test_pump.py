@@ -22,6 +22,7 @@ from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
 from outbox.intake import EXPIRES, QUEUE_MESSAGES, SLACK, Delivery, Intake
+from outbox.outages import Outages, report_to
 from outbox.pump import Processor, Pump, Received
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.topology import command_inlet
@@ -512,6 +513,33 @@ async def test_a_batch_whose_counting_fails_is_put_back(
     assert replicas.post.journal.entries == ["back in 30 s"]
     await replicas.post.pump.handle([delivery])
     assert await noted(database) == ["a"]
+
+
+async def test_an_outage_that_ends_with_an_error_has_ended(
+    database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or `/readyz` would say for ever that the database is out of reach."""
+    errors: list[Exception] = [
+        DatabaseOutOfReach("it starts up"),
+        RuntimeError("canceling statement due to lock timeout"),
+    ]
+
+    async def fail(*_: object) -> None:
+        raise errors.pop(0)
+
+    report_to(seen := Outages())
+    replicas = Replicas(broker, database, Notes())
+    await send(replicas.post.stream, SUBJECT, envelope("a"))
+    [delivery] = await replicas.post.fetch(1)
+    delivery.deliveries = SUSPECT_AFTER + 1
+    with monkeypatch.context() as broken, capture_logs() as logs:
+        broken.setattr(Suspects, "open", fail)
+        await replicas.post.pump.handle([delivery])
+    assert [line["event"] for line in logs if "the database is" in line["event"]] == [
+        "the database is out of reach; trying again until it is back",
+        "the database is back",
+    ]
+    assert (errors, seen.current) == ([], {})
 
 
 async def test_a_message_that_has_come_thousands_of_times_can_be_put_back_once_more(
