@@ -10,8 +10,10 @@ from typing import Final, Protocol
 import structlog
 
 from outbox.broker import Broker
+from outbox.delivery import Delivery
 from outbox.envelope import Packet
-from outbox.intake import Delivery, Intake
+from outbox.intake import Intake
+from outbox.pull import NatsPullSubscription
 from outbox.topology import Inlet, Topology
 
 log = structlog.get_logger()
@@ -107,4 +109,4 @@ class NatsCourier(Broker):
 
     def source(self, inlet: Inlet) -> Intake:
         """What comes through an inlet. It is not started yet."""
-        return Intake(self.url, inlet, name=f"amends-{self._role}-intake")
+        return Intake(NatsPullSubscription(self.url, inlet, name=f"amends-{self._role}-intake"))

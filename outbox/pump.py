@@ -19,9 +19,9 @@ from typing import Final, Protocol
 import structlog
 
 from outbox.courier import Source
+from outbox.delivery import Delivery
 from outbox.envelope import Envelope, Unreadable
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
-from outbox.intake import Delivery
 from outbox.outages import outages
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork

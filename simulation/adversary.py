@@ -87,7 +87,7 @@ class Adversary:
     # --- the broker
 
     def _take_broker_away(self) -> None:
-        self._world.broker.is_up = False
+        self._world.broker.go_away()
         self._later(0.5, 30.0, self._world.broker.come_back)
 
     def _wipe_broker(self) -> None:

@@ -8,11 +8,13 @@ message; a message id that is known is dropped; what is not acknowledged in time
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from nats.js.api import ConsumerConfig, StreamConfig
 
 from outbox.envelope import Packet
+from outbox.pull import Listener
 from simulation.boundary import Place
 from simulation.fate import Fate
 from simulation.witness import Witness
@@ -44,13 +46,15 @@ class Pending:
 class Consumer:
     """A durable consumer: what of its stream is still to be settled."""
 
-    def __init__(self, stream: str, config: ConsumerConfig, kept: Sequence[Kept]) -> None:
-        self.stream = stream
+    def __init__(self, config: ConsumerConfig, kept: Sequence[Kept]) -> None:
         self.config = config
         self.prefix = (config.filter_subject or "").removesuffix(">")
         self.pending = {one.number: Pending(one) for one in kept if one.subject.startswith(self.prefix)}
         self.backlog: list[Pending] = []
-        """What nobody was there to take."""
+        """What nobody had asked for."""
+
+        self.requests: list[Request] = []
+        """Who has asked, and was not sent everything yet."""
 
 
 class Stream:
@@ -69,40 +73,41 @@ class Stream:
         twin = Stream(self.config)
         twin.kept, twin.known, twin.number = dict(self.kept), dict(self.known), self.number
         for name, consumer in self.consumers.items():
-            twin.consumers[name] = Consumer(
-                consumer.stream, consumer.config, [one.kept for one in consumer.pending.values()]
-            )
+            twin.consumers[name] = Consumer(consumer.config, [one.kept for one in consumer.pending.values()])
         return twin
 
 
-class Listener:
-    """Somebody who fetches from a consumer: one replica's source."""
+@dataclass(slots=True, eq=False)
+class Line:
+    """What connects one replica's intake with the broker, as the broker knows it."""
 
-    def __init__(self, stream: str, durable: str, come_to: ComeTo) -> None:
-        self.stream = stream
-        self.durable = durable
-        self.queue: asyncio.Queue[Message] = asyncio.Queue()
-        self.is_held = False
-        self.come_to = come_to
+    durable: str
+    come_to: ComeTo
+    listener: Listener
 
-    def hears(self, consumer: Consumer) -> bool:
-        """Whether it fetches from this one."""
-        return self.durable == consumer.config.durable_name and self.stream == consumer.stream
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """What somebody has asked of a consumer: which request it is, and how many messages are still to come."""
+
+    line: Line
+    number: int
+    missing: int
 
 
 class Message:
-    """A message as it was delivered: what `outbox.intake.Delivery` takes for a NATS message."""
+    """A message as it was delivered: what `outbox.delivery.Delivery` takes for a NATS message."""
 
-    __slots__ = ("_broker", "_consumer", "_listener", "data", "num_delivered", "number", "subject")
+    __slots__ = ("_broker", "_consumer", "_line", "data", "num_delivered", "number", "subject")
 
     def __init__(
-        self, broker: "SimulatedBroker", consumer: Consumer, listener: Listener, kept: Kept, num_delivered: int
+        self, broker: "SimulatedBroker", consumer: Consumer, line: Line, kept: Kept, num_delivered: int
     ) -> None:
         self.subject, self.data, self.number = kept.subject, kept.data, kept.number
         self.num_delivered: int | None = num_delivered
         self._broker = broker
         self._consumer = consumer
-        self._listener = listener
+        self._line = line
 
     @property
     def metadata(self) -> "Message":
@@ -111,7 +116,7 @@ class Message:
 
     async def ack(self) -> None:
         """It is done with."""
-        self._broker.witness.settled(self._listener.durable, self.subject, self.data)
+        self._broker.witness.settled(self._line.durable, self.subject, self.data)
         await self._tell(lambda: self._broker.settle(self._consumer, self.number))
 
     async def nak(self, delay: float | None = None) -> None:
@@ -123,7 +128,7 @@ class Message:
         await self._tell(lambda: self._broker.extend(self._consumer, self.number))
 
     async def _tell(self, what: Callable[[], None]) -> None:
-        await self._listener.come_to("acknowledge")
+        await self._line.come_to("acknowledge")
         if not self._broker.is_up:
             raise OSError("the broker is away")
         if not self._broker.fate.strikes("acknowledgement-lost"):
@@ -138,7 +143,6 @@ class SimulatedBroker:
     witness: Witness
     is_up: bool = True
     streams: dict[str, Stream] = field(default_factory=dict)
-    listeners: list[Listener] = field(default_factory=list)
     on_loss: Callable[[], None] = lambda: None
 
     # --- publishing
@@ -185,18 +189,22 @@ class SimulatedBroker:
         asyncio.get_running_loop().call_later(delay, self._deliver, consumer, pending)
 
     def _deliver(self, consumer: Consumer, pending: Pending) -> None:
-        """Give it to somebody who listens, also when it has been settled meanwhile: then it is a duplicate."""
+        """Send it to somebody who has asked, also when it has been settled meanwhile: then it is a duplicate."""
         if not self._is_there(consumer):
             return
-        takers = [one for one in self.listeners if one.hears(consumer) and not one.is_held]
-        if not takers or not self.is_up:
+        requests = consumer.requests
+        if not requests or not self.is_up:
             consumer.backlog.append(pending)
             return
-        taker = takers[0] if len(takers) == 1 else self.fate.random.choice(takers)
+        request = requests[0] if len(requests) == 1 else self.fate.random.choice(requests)
+        request.missing -= 1
+        if not request.missing:
+            requests.remove(request)
         pending.deliveries += 1
         if pending.kept.number in consumer.pending:
             self._watch(consumer, pending)
-        taker.queue.put_nowait(Message(self, consumer, taker, pending.kept, pending.deliveries))
+        if not self.fate.strikes("delivery-lost"):
+            request.line.listener.hear(Message(self, consumer, request.line, pending.kept, pending.deliveries))
 
     def _watch(self, consumer: Consumer, pending: Pending) -> None:
         if pending.timer is not None:
@@ -209,17 +217,43 @@ class SimulatedBroker:
             self._deliver(consumer, pending)
 
     def _is_there(self, consumer: Consumer) -> bool:
-        return any(one is consumer for stream in self.streams.values() for one in stream.consumers.values())
+        return any(one is consumer for one in self._consumers())
 
-    def serve(self) -> None:
-        """Somebody listens who did not: deliver what has waited."""
-        if not self.is_up:
+    # --- being asked
+
+    def ask(self, line: Line, stream: str, number: int, messages: int, expires: float) -> None:
+        """A replica asks for so many messages, within so many seconds; nobody tells it whether anybody heard."""
+        if not self.is_up or self.fate.strikes("request-lost"):
             return
-        for stream in self.streams.values():
-            for consumer in stream.consumers.values():
-                backlog, consumer.backlog = consumer.backlog, []
-                for pending in backlog:
-                    self._offer(consumer, pending, self._latency())
+        consumers = self.streams[stream].consumers if stream in self.streams else {}
+        consumer, request = consumers.get(line.durable), Request(line, number, messages)
+        if consumer is None:
+            self._end(request, in_time=False)
+            return
+        consumer.requests.append(request)
+        asyncio.get_running_loop().call_later(expires, self._expire, consumer, request)
+        waiting, consumer.backlog = consumer.backlog[:messages], consumer.backlog[messages:]
+        for pending in waiting:
+            self._offer(consumer, pending, self._latency())
+
+    def forget(self, line: Line) -> None:
+        """Whoever is at its end has gone: what it has asked for is void."""
+        for consumer in self._consumers():
+            consumer.requests = [one for one in consumer.requests if one.line is not line]
+
+    def _expire(self, consumer: Consumer, request: Request) -> None:
+        if request in consumer.requests:
+            consumer.requests.remove(request)
+            self._end(request, in_time=True)
+
+    def _end(self, request: Request, *, in_time: bool) -> None:
+        if not self.fate.strikes("request-lost"):
+            asyncio.get_running_loop().call_later(
+                self._latency(), partial(request.line.listener.hear_end, request.number, in_time=in_time)
+            )
+
+    def _consumers(self) -> list[Consumer]:
+        return [consumer for stream in self.streams.values() for consumer in stream.consumers.values()]
 
     # --- what is told by whoever got a message
 
@@ -245,10 +279,15 @@ class SimulatedBroker:
 
     # --- what befalls it
 
+    def go_away(self) -> None:
+        """Whoever had asked for something has asked nobody."""
+        self.is_up = False
+        for consumer in self._consumers():
+            consumer.requests = []
+
     def come_back(self) -> None:
         """After it was away."""
         self.is_up = True
-        self.serve()
 
     def lose(self, streams: Sequence[str]) -> None:
         """Streams are gone, and all that they kept."""
@@ -257,9 +296,11 @@ class SimulatedBroker:
         self.on_loss()
 
     def lose_consumer(self, durable: str) -> None:
-        """A consumer is gone: nobody knows what it had settled."""
+        """A consumer is gone: nobody knows what it had settled. Whoever waits for its messages is told."""
         for stream in self.streams.values():
-            stream.consumers.pop(durable, None)
+            consumer = stream.consumers.pop(durable, None)
+            for request in consumer.requests if consumer is not None else ():
+                self._end(request, in_time=False)
         self.on_loss()
 
     def copy(self) -> dict[str, Stream]:

@@ -9,21 +9,26 @@ from nats.js.errors import NotFoundError
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
-from outbox.intake import Delivery
+from outbox.intake import Intake
+from outbox.pull import Listener
 from outbox.topology import Inlet, Topology
-from simulation.broker import ComeTo, Consumer, Listener, SimulatedBroker, Stream
+from simulation.broker import ComeTo, Consumer, Line, SimulatedBroker, Stream
 from simulation.fate import Fate
 
 
 class SimulatedCourier:
     """An `outbox.courier.Courier`."""
 
-    def __init__(self, name: str, role: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo) -> None:
+    def __init__(
+        self, name: str, role: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo, expires: float
+    ) -> None:
         self._name = name
         self._role = role
         self._broker = broker
         self._fate = fate
         self._come_to = come_to
+        self._expires = expires
+        self._subscriptions: list[SimulatedPullSubscription] = []
 
     @property
     def is_connected(self) -> bool:
@@ -49,12 +54,20 @@ class SimulatedCourier:
             raise BrokerOutOfReach("the broker took no message")
         return stored
 
-    def source(self, inlet: Inlet) -> "SimulatedSource":
+    def source(self, inlet: Inlet) -> Intake:
         """What comes through an inlet. It is not started yet."""
-        return SimulatedSource(self._broker, Listener(inlet.stream, inlet.durable, self._come_to))
+        subscription = SimulatedPullSubscription(self._broker, inlet, self._come_to)
+        self._subscriptions.append(subscription)
+        return Intake(subscription, expires=self._expires)
 
     async def close(self) -> None:
         """Leave."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Without a word: what was sent comes again when nobody has acknowledged it."""
+        for subscription in self._subscriptions:
+            subscription.hang_up()
 
     def _publish(self, packet: Packet) -> bool:
         stored = self._broker.store(packet, self._role)
@@ -68,43 +81,43 @@ class SimulatedCourier:
             raise BrokerOutOfReach("the broker is away")
 
 
-class SimulatedSource:
-    """What comes through one inlet to one replica."""
+class SimulatedPullSubscription:
+    """An `outbox.pull.PullSubscription`: the line of one replica to one consumer."""
 
-    def __init__(self, broker: SimulatedBroker, listener: Listener) -> None:
+    def __init__(self, broker: SimulatedBroker, inlet: Inlet, come_to: ComeTo) -> None:
         self._broker = broker
-        self._listener = listener
+        self._inlet = inlet
+        self._come_to = come_to
+        self._line: Line | None = None
 
-    async def start(self) -> None:
-        """Begin to fetch."""
-        self._broker.listeners.append(self._listener)
-        self._broker.serve()
+    @property
+    def is_up(self) -> bool:
+        """Whether anybody would hear a request at this moment."""
+        return self._broker.is_up and self._line is not None
 
-    async def stop(self) -> None:
-        """Fetch no more, and give back what was fetched and not taken."""
-        self.leave()
-        while not self._listener.queue.empty():
-            await Delivery(self._listener.queue.get_nowait()).put_back(1.0)
+    async def open(self, listener: Listener) -> None:
+        """Be connected from now on, whenever the broker is there."""
+        if self._line is None:
+            self._line = Line(self._inlet.durable, self._come_to, listener)
 
-    def leave(self) -> None:
-        """Without a word: what was fetched comes again when nobody has acknowledged it."""
-        if self._listener in self._broker.listeners:
-            self._broker.listeners.remove(self._listener)
+    async def ask(self, request: int, messages: int, expires: float) -> None:
+        """Ask for so many messages, within so many seconds."""
+        await self._come_to("fetch")
+        if self._line is not None:
+            self._broker.ask(self._line, self._inlet.stream, request, messages, expires)
 
-    def hold(self) -> None:
-        """Fetch no more until something is taken again."""
-        self._listener.is_held = True
+    async def leave(self) -> None:
+        """Be sent no more."""
+        self.hang_up()
 
-    async def take(self) -> list[Delivery]:
-        """Wait for a message, and take with it what else is already there."""
-        if self._listener.is_held:
-            self._listener.is_held = False
-            self._broker.serve()
-        queue = self._listener.queue
-        taken = [Delivery(await queue.get())]
-        while not queue.empty():
-            taken.append(Delivery(queue.get_nowait()))
-        return taken
+    async def close(self) -> None:
+        """There is nothing left to close."""
+
+    def hang_up(self) -> None:
+        """Void what was asked for."""
+        if self._line is not None:
+            self._broker.forget(self._line)
+            self._line = None
 
 
 class JetStream:
@@ -139,9 +152,8 @@ class JetStream:
         if durable in found.consumers:
             found.consumers[durable].config = config
             return
-        consumer = found.consumers[durable] = Consumer(stream, config, list(found.kept.values()))
+        consumer = found.consumers[durable] = Consumer(config, list(found.kept.values()))
         consumer.backlog = list(consumer.pending.values())
-        self._broker.serve()
 
     async def _streams(self) -> dict[str, Stream]:
         await self._come_to("fetch")

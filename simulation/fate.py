@@ -24,6 +24,8 @@ STEADY: Final[Mapping[str, tuple[float, float]]] = {
     "message-late": (0.01, 0.2),
     "message-overtaken": (0.05, 0.4),
     "acknowledgement-lost": (0.01, 0.25),
+    "request-lost": (0.01, 0.3),
+    "delivery-lost": (0.01, 0.2),
 }
 """What may happen wherever it can, and how often it does at least and at most."""
 

@@ -1,4 +1,6 @@
-"""The people of a schedule: customers who order until they are told, and an operator who interferes."""
+"""The people of a schedule: customers who order until they are told, and an operator who interferes.
+
+Some customers start a saga themselves, as `saga start` does; for others a service does it, with a command."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -9,7 +11,9 @@ from typing import Any, Final
 from orchestrator.door import BadInput
 from orchestrator.engine import UnknownSaga
 from orchestrator.events import Cancelled, Event, PauseOrdered, ResumeOrdered, Retried, Signalled
+from orchestrator.steps import StartSaga
 from orchestrator.store import LostRace
+from outbox.envelope import Envelope, Packet
 from outbox.errors import OutOfReach
 from participants.inventory.seed import seed_stock
 from simulation.fate import Fate
@@ -30,6 +34,8 @@ class Order:
     saga: str
     data: Mapping[str, Any]
     at: float
+    by_service: bool
+    tries: int = 0
     ids: set[str] = field(default_factory=set)
     """The sagas that it was accepted as: one, or a promise is broken."""
 
@@ -50,7 +56,8 @@ def _order(fate: Fate, number: int, alike: str | None, hurry: float) -> Order:
     if chance.random() < 0.3:
         lines.insert(0, {"sku": "bulb", "quantity": 1, "unit_price": "1.00"})
     data = {"order_id": f"o-{number}", "customer_id": customer, "lines": lines, "currency": "EUR"}
-    return Order(f"order-{number}", alike or chance.choice(ORDERED), data, chance.random() ** 2 * hurry)
+    saga, at = alike or chance.choice(ORDERED), chance.random() ** 2 * hurry
+    return Order(f"order-{number}", saga, data, at, by_service=chance.random() < 0.3)
 
 
 class Customers:
@@ -77,11 +84,33 @@ class Customers:
         self._come(order)
 
     def _come(self, order: Order) -> None:
+        order.tries += 1
+        self._world.loop.call_later(self._world.fate.random.uniform(2.0, 8.0), self._come_unless_told, order)
+        if order.by_service:
+            self._send(order)
+            return
         visitor = self._world.visitor(f"customer of {order.key}")
         visitor.spawn("place an order", lambda: self._place(visitor, order))
-        self._world.loop.call_later(self._world.fate.random.uniform(2.0, 8.0), self._come_unless_told, order)
+
+    def _send(self, order: Order) -> None:
+        """Let a service start it, whose own outbox asks again until it is seen to be there."""
+        command = StartSaga(saga=order.saga, input=dict(order.data))
+        envelope = Envelope(
+            id=order.key,
+            source="/shop",
+            type=command.type,
+            subject=order.key,
+            time=self._world.now(),
+            data=command.model_dump(mode="json"),
+            attempt=order.tries,
+        )
+        if self._world.broker.is_up:
+            self._world.broker.store(Packet(envelope.message_id, command.subject(), envelope.encode()))
 
     def _come_unless_told(self, order: Order) -> None:
+        server = self._world.rack.servers["orchestrator"]
+        if order.by_service and not server.is_writing:
+            order.ids.update(saga_id for (saga_id,) in server.ask("SELECT id FROM sagas WHERE key = ?", order.key))
         if not order.ids:
             self._come(order)
 

@@ -18,6 +18,7 @@ from orchestrator.engine import Engine
 from orchestrator.registry import Definitions
 from outbox.database import Database
 from outbox.errors import OutOfReach
+from outbox.intake import Intake
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet, command_inlet
@@ -25,7 +26,7 @@ from outbox.unit_of_work import Outbox
 from participants.runtime.processor import CommandProcessor
 from simulation.boundary import CURRENT, Killed, Place
 from simulation.broker import SimulatedBroker
-from simulation.courier import SimulatedCourier, SimulatedSource
+from simulation.courier import SimulatedCourier
 from simulation.fate import Fate
 from simulation.server import Server
 
@@ -66,6 +67,8 @@ class Surroundings:
         ids: Callable[[], str],
         ack_wait: timedelta,
         grace: timedelta,
+        expires: float,
+        max_in_flight: int,
     ) -> None:
         self.role = role
         self.fate = fate
@@ -77,6 +80,8 @@ class Surroundings:
         self.ids = ids
         self.ack_wait = ack_wait
         self.grace = grace
+        self.expires = expires
+        self.max_in_flight = max_in_flight
         self.slowness = 0.0
         """Seconds that a batch may take longer than it should."""
 
@@ -105,11 +110,11 @@ class Process:
             role=around.role,
             grace=around.grace,
         )
-        self.courier = SimulatedCourier(name, around.role, around.broker, around.fate, self.come_to)
+        self.courier = SimulatedCourier(name, around.role, around.broker, around.fate, self.come_to, around.expires)
         self.relay = Relay(self.outbox, self.courier)
         self.engine: Engine | None = None
         self._inlets: Mapping[Inlet, Processor] = {}
-        self._sources: list[SimulatedSource] = []
+        self._sources: list[Intake] = []
         self._pumps: list[Pump] = []
 
     @property
@@ -134,7 +139,10 @@ class Process:
 
     def open_engine(self) -> Engine:
         """What the orchestrator thinks with."""
-        self.engine = Engine(self.around.definitions, self.outbox, clock=self.clock, ids=self.around.ids)
+        around = self.around
+        self.engine = Engine(
+            around.definitions, self.outbox, clock=self.clock, ids=around.ids, max_in_flight=around.max_in_flight
+        )
         self._inlets = inlets_of(self.engine, self.around.ack_wait)
         return self.engine
 
@@ -154,8 +162,7 @@ class Process:
         self.is_dead, self.is_ready = True, False
         if self.around.fate.lines is not None:
             self.around.fate.note(f"{self.name}: dies ({why})")
-        for source in self._sources:
-            source.leave()
+        self.courier.hang_up()
         self.around.server.close_all(self)
         running = asyncio.current_task()
         for task in self._tasks:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 MOST_TURNS: Final = 30_000
-"""Turns of the loop in one schedule, which takes some hundreds. More than that is somebody who spins."""
+"""Turns of the loop at one moment, which takes some dozens. More than that is somebody who spins."""
 
 
 class Spinning(Exception):
@@ -37,6 +37,7 @@ class _Selector:
             raise Idle(f"nobody has anything to do any more, at {self.now:.3f} s")
         if timeout > 0:
             self.now += timeout
+            self.turns = 0
         return []
 
 

@@ -61,7 +61,9 @@ class Witness:
         for event in _events(body):
             if subject.startswith("saga.reply."):
                 self._reply_settled(event)
-            elif durable != "orchestrator":
+            elif durable == "orchestrator":
+                self._start_settled(event)
+            else:
                 self._command_settled(durable, str(event["id"]), int(event.get("attempt", 1)))
 
     def committed(self) -> None:
@@ -122,6 +124,12 @@ class Witness:
         query = "SELECT 1 FROM journal WHERE message_id = ? OR body LIKE ? LIMIT 1"
         if not server.ask(query, single, f"%{packed}%"):
             self._tell("every-attempt-is-answered", f"{role} has not answered attempt {attempt} of {command_id}")
+
+    def _start_settled(self, event: Mapping[str, Any]) -> None:
+        """Whoever starts a saga, or undoes one before it was started, finds it under the id of the start."""
+        key = event.get("undoes") or event["id"]
+        if not self._servers["orchestrator"].ask("SELECT 1 FROM sagas WHERE key = ?", key):
+            self._tell("what-is-settled-was-handled", f"{event['id']} was acknowledged, and no saga has the key {key}")
 
     def _reply_settled(self, event: Mapping[str, Any]) -> None:
         saga_id, step, *_ = f"{event.get('answers')}/".split("/")

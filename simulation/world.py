@@ -55,6 +55,8 @@ class World:
         self.broker = SimulatedBroker(self.fate, self.witness, on_loss=self._tell_of_loss)
         ack_wait = timedelta(seconds=chance.choice((4, 10, 30)))
         grace = timedelta(seconds=chance.choice((1, 3)))
+        expires = chance.choice((2.0, 10.0, 30.0))
+        max_in_flight = chance.choice((0, 0, 1, 2))
         self.around: dict[str, Surroundings] = {}
         for role in ROLES:
             server = rack.servers[role]
@@ -71,6 +73,8 @@ class World:
                 ids=self._new_id,
                 ack_wait=ack_wait,
                 grace=grace,
+                expires=expires,
+                max_in_flight=max_in_flight,
             )
         self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 2)) for role in ROLES}
 

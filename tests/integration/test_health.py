@@ -21,6 +21,7 @@ from outbox.health import OVERDUE, readiness
 from outbox.intake import Intake
 from outbox.moments import moment
 from outbox.outages import Outages, Resource
+from outbox.pull import NatsPullSubscription
 from outbox.pump import Processor, Received
 from outbox.service import LONGEST_HANG, Service
 from outbox.topology import Inlet, command_inlet
@@ -220,7 +221,8 @@ class OverAWire(NatsCourier):
         self._wire = wire
 
     def source(self, inlet: Inlet) -> Intake:
-        return Intake(f"nats://me:secret@127.0.0.1:{self._wire.port}", inlet, name="over-a-wire")
+        url = f"nats://me:secret@127.0.0.1:{self._wire.port}"
+        return Intake(NatsPullSubscription(url, inlet, name="over-a-wire"))
 
 
 @pytest.mark.usefixtures("database")

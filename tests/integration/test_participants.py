@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from orchestrator.composition import PARTICIPANTS
 from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox.courier import NatsCourier
+from outbox.delivery import Delivery
 from outbox.envelope import Envelope
-from outbox.intake import Delivery, Intake
+from outbox.intake import Intake
+from outbox.pull import NatsPullSubscription
 from outbox.pump import Pump
 from outbox.service import Service
 from outbox.topology import EVENTS, command_inlet
@@ -374,7 +376,7 @@ async def at_once(nats: EmbeddedNats, one: Replica, other: Replica, *asks: Ask) 
         subscription = await broker.jetstream.pull_subscribe_bind(inlet.durable, inlet.stream)
         messages = [(await subscription.fetch(1, timeout=20))[0] for _ in asks]
         await subscription.unsubscribe()
-        intake = Intake(nats.url, inlet, name="unused")
+        intake = Intake(NatsPullSubscription(nats.url, inlet, name="unused"))
         pumps = [Pump(intake, replica.outbox, Meeting(replica, barrier)) for replica in (one, other)]
         handled = [pump.handle([Delivery(message)]) for pump, message in zip(pumps, messages, strict=True)]
         await asyncio.gather(*handled)

@@ -19,10 +19,12 @@ from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import pump as pump_module
 from outbox.broker import Broker
 from outbox.database import Database
+from outbox.delivery import Delivery
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
-from outbox.intake import EXPIRES, QUEUE_MESSAGES, SLACK, Delivery, Intake
+from outbox.intake import EXPIRES, QUEUE_MESSAGES, SLACK, Intake
 from outbox.outages import Outages, report_to
+from outbox.pull import NatsPullSubscription
 from outbox.pump import Processor, Pump, Received
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.topology import command_inlet
@@ -103,13 +105,18 @@ class Watched(Delivery):
         await super().put_back(delay)
 
 
+def intake_on(url: str) -> Intake:
+    """What the tests' pumps take from."""
+    return Intake(NatsPullSubscription(url, INLET, name="test-intake"))
+
+
 class Post:
     """Hands deliveries to a pump one batch at a time."""
 
     def __init__(self, broker: Broker, outbox: Outbox, processor: Processor, journal: Journal | None = None) -> None:
         self.stream = broker.jetstream
         self.journal = journal or Journal()
-        self.pump = Pump(Intake(broker.url, INLET, name="unused"), outbox, processor)
+        self.pump = Pump(intake_on(broker.url), outbox, processor)
 
     async def fetch(self, count: int) -> list[Delivery]:
         """So many messages, once they are there."""
@@ -597,7 +604,7 @@ async def test_a_commit_that_fails_for_want_of_a_database_is_done_again_and_only
 @asynccontextmanager
 async def pumping(url: str, outbox: Outbox, processor: Processor) -> AsyncIterator[Pump]:
     """A pump that takes from its intake. What kills it fails the test."""
-    intake = Intake(url, INLET, name="test-intake")
+    intake = intake_on(url)
     await intake.start()
     pump = Pump(intake, outbox, processor)
     running = asyncio.create_task(pump.run())
@@ -613,7 +620,7 @@ async def test_an_intake_that_was_held_up_with_nothing_in_hand_goes_on(
     nats: EmbeddedNats, stream: JetStreamContext
 ) -> None:
     """After an outage of the database in which nothing came, nobody had asked for what came later."""
-    intake = Intake(nats.url, INLET, name="test-intake")
+    intake = intake_on(nats.url)
     await intake.start()
     await send(stream, SUBJECT, envelope("before"))
     [before] = await intake.take()
@@ -627,9 +634,10 @@ async def test_an_intake_that_was_held_up_with_nothing_in_hand_goes_on(
 
 async def test_an_intake_that_the_server_has_sent_away_comes_back(nats: EmbeddedNats, stream: JetStreamContext) -> None:
     """nats-py does not: an error like "maximum connections exceeded" closes the connection for good."""
-    intake = Intake(nats.url, INLET, name="test-intake")
+    subscription = NatsPullSubscription(nats.url, INLET, name="test-intake")
+    intake = Intake(subscription)
     await intake.start()
-    await sent_away(intake._client)
+    await sent_away(subscription.client)
     await send(stream, SUBJECT, envelope("after"))
     [after] = await asyncio.wait_for(intake.take(), 30)
     assert after.events == [envelope("after")]
@@ -655,7 +663,7 @@ async def test_a_publisher_that_the_server_has_sent_away_comes_back(broker: Brok
 
 
 async def test_an_intake_that_is_started_twice_asks_once(nats: EmbeddedNats, stream: JetStreamContext) -> None:
-    intake = Intake(nats.url, INLET, name="test-intake")
+    intake = intake_on(nats.url)
     await intake.start()
     await intake.start()
 

@@ -9,10 +9,11 @@ import pytest
 
 from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import broker as broker_module
-from outbox import intake as intake_module
+from outbox import pull as pull_module
 from outbox.broker import Broker
 from outbox.database import UNANSWERED, Database
 from outbox.intake import Intake
+from outbox.pull import NatsPullSubscription
 from outbox.topology import Topology, command_inlet
 from tests.support.servers import DatabaseUrls
 from tests.support.waiting import eventually
@@ -40,21 +41,20 @@ async def test_a_connection_to_postgresql_gives_up_a_peer_that_acknowledges_noth
 async def test_a_broker_that_does_not_answer_pings_is_lost_and_found_again(
     nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (broker_module, intake_module):
+    for module in (broker_module, pull_module):
         monkeypatch.setattr(module, "PING_EVERY", 0.1)
     broker = Broker(nats.url, name="test")
     await broker.connect()
     await Topology(INLET).ensure(broker.jetstream)
-    intake = Intake(nats.url, INLET, name="test-intake")
+    subscription = NatsPullSubscription(nats.url, INLET, name="test-intake")
+    intake = Intake(subscription)
     await intake.start()
 
-    fetching = await intake._broker.connect()
-
     async def is_lost() -> bool:
-        return not (broker.is_connected or fetching.is_connected)
+        return not (broker.is_connected or subscription.is_up)
 
     async def is_found() -> bool:
-        return broker.is_connected and fetching.is_connected
+        return broker.is_connected and subscription.is_up
 
     os.kill(nats.pid, signal.SIGSTOP)
     try:

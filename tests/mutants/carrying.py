@@ -1,4 +1,4 @@
-"""Mistakes in carrying: unit of work, pump, relay, envelope, topology."""
+"""Mistakes in carrying: unit of work, intake, pump, relay, envelope, topology."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import delete, select, text, update
 
+from outbox.delivery import Delivery
 from outbox.envelope import Envelope, Packet, Unreadable, pack
-from outbox.intake import Delivery
+from outbox.intake import AT_ONCE, SLACK, Intake
 from outbox.pump import Pump, Received
 from outbox.relay import SWEEP_ROWS, Relay
 from outbox.topology import Topology
@@ -130,23 +131,46 @@ async def _never_make_a_consumer_again(topology: Any, stream: Any, inlet: Any) -
     return await RIGHT_ENSURE_CONSUMER(topology, stream, inlet)
 
 
+async def _ask_nobody_after_a_pause(intake: Any) -> list[Delivery]:
+    """Whoever was held up while its queue was empty waits for what it has not asked for."""
+    deliveries = [Delivery(await intake._queue.get())]
+    intake._room.set()
+    return deliveries
+
+
+async def _wait_for_every_answer(intake: Any) -> float:
+    """A request that was lost is never answered."""
+    await intake._room.wait()
+    await intake._subscription.open(intake)
+    if not intake._subscription.is_up:
+        return SLACK
+    intake._asked += 1
+    intake._missing = AT_ONCE
+    intake._answered.clear()
+    await intake._subscription.ask(intake._asked, intake._missing, intake._expires)
+    await intake._answered.wait()
+    return 0.0
+
+
 def _without_attempt(envelope: Envelope) -> str:
     return envelope.id
 
 
 BUGS = (
     Bug("acknowledged before the commit", ((Pump, "handle", _acknowledge_first),), plain=True),
-    Bug("a failed batch is acknowledged", ((Pump, "_commit", _a_failed_batch_is_done),)),
-    Bug("half a batch is acknowledged unseen", ((Pump, "_commit", _half_a_batch),), seed=10),
-    Bug("an outage of the database costs the batch", ((Pump, "_outlast", _an_outage_is_an_answer),)),
-    Bug("what is delivered often is buried", ((Pump, "_commit_with_care", _bury_what_comes_often),), seed=19),
-    Bug("handed over before the commit", ((Outbox, "unit_of_work", _hand_over_first),), seed=5),
-    Bug("change and messages in two transactions", ((Outbox, "unit_of_work", _write_twice),), seed=86),
-    Bug("the relay deletes before it publishes", ((Relay, "publish", _delete_first),), plain=True),
+    Bug("whoever was held up asks no more", ((Intake, "take", _ask_nobody_after_a_pause),), seed=4),
+    Bug("a lost request is waited for without end", ((Intake, "_ask", _wait_for_every_answer),), seed=5),
+    Bug("a failed batch is acknowledged", ((Pump, "_commit", _a_failed_batch_is_done),), seed=2),
+    Bug("half a batch is acknowledged unseen", ((Pump, "_commit", _half_a_batch),), seed=4),
+    Bug("an outage of the database costs the batch", ((Pump, "_outlast", _an_outage_is_an_answer),), seed=4),
+    Bug("what is delivered often is buried", ((Pump, "_commit_with_care", _bury_what_comes_often),), seed=95),
+    Bug("handed over before the commit", ((Outbox, "unit_of_work", _hand_over_first),), seed=4),
+    Bug("change and messages in two transactions", ((Outbox, "unit_of_work", _write_twice),), seed=15),
+    Bug("the relay deletes before it publishes", ((Relay, "publish", _delete_first),), seed=1, plain=True),
     Bug("a publish that failed counts as one that did not", ((Relay, "publish", _believe_in_all),), plain=True),
-    Bug("the relay cleans up more than it has sent", ((Relay, "clean", _clean_everything),), plain=True),
-    Bug("what a crash left behind is not swept up", ((Relay, "sweep", _never_sweep),), plain=True),
-    Bug("the relay goes by number, not by state", ((Relay, "sweep", _sweep_by_number),), seed=53),
-    Bug("a lost consumer is not made again", ((Topology, "_ensure_consumer", _never_make_a_consumer_again),), seed=4),
+    Bug("the relay cleans up more than it has sent", ((Relay, "clean", _clean_everything),), seed=1, plain=True),
+    Bug("what a crash left behind is not swept up", ((Relay, "sweep", _never_sweep),), seed=1, plain=True),
+    Bug("the relay goes by number, not by state", ((Relay, "sweep", _sweep_by_number),), seed=64),
+    Bug("a lost consumer is not made again", ((Topology, "_ensure_consumer", _never_make_a_consumer_again),), seed=1),
     Bug("the message id is without the attempt", ((Envelope, "message_id", property(_without_attempt)),), plain=True),
 )

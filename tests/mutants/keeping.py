@@ -10,12 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator import outgoing, store
 from orchestrator.admission import Admission
 from orchestrator.commands import OrchestratorCommands
+from orchestrator.door import StartRequest
 from orchestrator.engine import Engine, Happening
 from orchestrator.events import TimedOut
 from orchestrator.machine import Decision
 from orchestrator.model import Caller, Phase, Saga
 from orchestrator.steps import SagaUndone
 from orchestrator.store import Change, Store, Stored
+from orchestrator.tables import sagas
+from orchestrator.window import Window, Windows
 from outbox.bulk import Writes
 from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
@@ -23,6 +26,8 @@ from tests.mutants.hearing import _any_direction, _fire_early
 from tests.mutants.planting import MODULES, Bug, Decider
 
 RIGHT_WRITE = Store.write
+RIGHT_PLACES = Window.places_in
+RIGHT_HOLD_BACK = Windows.hold_back
 RIGHT_DUE_IDS = Store.due_ids
 RIGHT_ROW = store._row
 RIGHT_SEND_COMMANDS = outgoing._send_commands
@@ -100,6 +105,21 @@ async def _count_without_limit(_admission: Any, _unit: UnitOfWork, _name: str) -
     return 0
 
 
+async def _behind_itself(window: Any, connection: AsyncConnection) -> int:
+    """Whoever waits for a place waits behind all who wait, and so behind itself."""
+    waits = (sagas.c.status == "waiting", sagas.c.begins_at <= window._clock.now())
+    ahead = await window._count(connection, sagas.c.definition == window._name, *waits)
+    return int(await RIGHT_PLACES(window, connection)) - int(ahead)
+
+
+async def _turn_away(
+    windows: Any, connection: AsyncConnection, requests: Sequence[StartRequest], now: datetime
+) -> list[StartRequest]:
+    """What there is no room for is not begun, and not kept either."""
+    held = await RIGHT_HOLD_BACK(windows, connection, requests, now)
+    return [after for before, after in zip(requests, held, strict=True) if before == after]
+
+
 async def _no_tombstone(commands: Any, unit: UnitOfWork, received: Received, command: Any, caller: Caller) -> None:
     outgoing.answer(unit, caller, received.envelope.subject, SagaUndone(saga_id=received.envelope.subject))
 
@@ -123,32 +143,43 @@ RIGHT_START = OrchestratorCommands._start
 
 
 BUGS = (
-    Bug("no version check", ((Store, "write", _without_looking),), seed=79),
-    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),)),
-    Bug("a key is not looked up", ((Store, "find_by_key", _no_saga_has_a_key),)),
-    Bug("timers are looked for as of the first look", ((Store, "due_ids", _as_it_was_first_asked),), seed=16),
+    Bug("no version check", ((Store, "write", _without_looking),), seed=4),
+    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),), seed=35),
+    Bug("a key is not looked up", ((Store, "find_by_key", _no_saga_has_a_key),), seed=6),
+    Bug("timers are looked for as of the first look", ((Store, "due_ids", _as_it_was_first_asked),), seed=5),
     Bug("no timer is stored on the way back", ((store, "_row", _no_timer_on_the_way_back),), plain=True),
-    Bug("re-asked under a new command id", ((outgoing, "_send_commands", _a_new_id_for_each_attempt),), plain=True),
-    Bug("an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),), plain=True),
+    Bug(
+        "re-asked under a new command id",
+        ((outgoing, "_send_commands", _a_new_id_for_each_attempt),),
+        seed=1,
+        plain=True,
+    ),
+    Bug(
+        "an undo does not say what it undoes", ((outgoing, "_send_commands", _an_undo_of_nothing),), seed=1, plain=True
+    ),
     Bug(
         "a reply's direction is inferred from the state",
         tuple((m, "_step_of", _any_direction) for m in MODULES[1:2]),
-        seed=25,
+        seed=103,
     ),
     Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early)), plain=True),
-    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=56),
+    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=50),
+    Bug("whoever waits for a place waits behind itself", ((Window, "places_in", _behind_itself),), seed=4),
+    Bug("what there is no room for is turned away", ((Windows, "hold_back", _turn_away),), seed=4),
     Bug(
         "a child that was undone first leaves no tombstone",
         ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),),
-        seed=567,
+        seed=30,
     ),
     Bug(
-        "a child is said to be undone and is not", ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),)
+        "a child is said to be undone and is not",
+        ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),),
+        seed=6,
     ),
     Bug(
         "a child that is asked for again is not answered for",
         ((outgoing, "answer_again", _forget_whoever_asked),),
-        seed=197,
+        seed=11,
     ),
-    Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),)),
+    Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),), seed=2),
 )

@@ -2,24 +2,26 @@
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.database import Database
+from outbox.delivery import Message
 from outbox.envelope import Packet
 from outbox.errors import DatabaseOutOfReach
+from outbox.intake import Intake
 from outbox.topology import COMMANDS, EVENTS, REPLIES, Topology, command_inlet
 from simulation import virtual
 from simulation.boundary import CURRENT, Place
-from simulation.broker import Consumer, Kept, Listener, SimulatedBroker
-from simulation.courier import JetStream, SimulatedSource
+from simulation.broker import Line, SimulatedBroker
+from simulation.courier import JetStream, SimulatedCourier
 from simulation.engine import open_engine
 from simulation.fate import Fate
 from simulation.runner import Report
@@ -208,6 +210,20 @@ def harmless() -> tuple[Fate, Witness]:
     return fate, Witness({}, holds_locks=True)
 
 
+class Ears:
+    """What is heard on a line."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.ends: list[tuple[int, bool]] = []
+
+    def hear(self, message: Message) -> None:
+        self.messages.append(message.subject)
+
+    def hear_end(self, request: int, *, in_time: bool) -> None:
+        self.ends.append((request, in_time))
+
+
 async def a_broker() -> SimulatedBroker:
     broker = SimulatedBroker(*harmless())
     await Topology(command_inlet("order")).ensure(as_jetstream(broker))
@@ -220,13 +236,14 @@ def as_jetstream(broker: SimulatedBroker) -> JetStreamContext:
     return found
 
 
-async def a_source(broker: SimulatedBroker) -> SimulatedSource:
-    source = SimulatedSource(broker, Listener(COMMANDS, "order", at_ease))
+async def a_source(broker: SimulatedBroker) -> Intake:
+    courier = SimulatedCourier("order-0", "order", broker, broker.fate, at_ease, expires=10.0)
+    source = courier.source(command_inlet("order"))
     await source.start()
     return source
 
 
-async def taken(source: SimulatedSource, within: float = 100.0) -> list[str]:
+async def taken(source: Intake, within: float = 100.0) -> list[str]:
     """What comes, and is acknowledged."""
     try:
         deliveries = await asyncio.wait_for(source.take(), within)
@@ -303,11 +320,52 @@ def test_a_lost_stream_takes_nothing_until_it_is_made_again() -> None:
     assert virtual.run(lose()) == [False, True]
 
 
-def test_a_consumer_hears_only_its_own_stream() -> None:
-    kept = Kept(1, "saga.reply.order", b"{}", "m")
-    consumer = Consumer(REPLIES, ConsumerConfig(durable_name="order", filter_subject="saga.reply.>"), [kept])
-    assert not Listener(COMMANDS, "order", at_ease).hears(consumer)
-    assert StreamConfig(name=REPLIES).name == consumer.stream
+def test_the_broker_sends_no_more_than_it_is_asked_for_and_keeps_the_rest() -> None:
+    async def ask() -> tuple[list[str], list[str]]:
+        broker, heard = await a_broker(), Ears()
+        for number in range(5):
+            broker.store(replace(PACKET, message_id=f"m-{number}"))
+        line = Line("order", at_ease, heard)
+        broker.ask(line, COMMANDS, 1, 2, expires=5.0)
+        await asyncio.sleep(1.0)
+        first = list(heard.messages)
+        broker.ask(line, COMMANDS, 2, 9, expires=5.0)
+        await asyncio.sleep(10.0)
+        return first, heard.messages
+
+    first, after = virtual.run(ask())
+    assert (len(first), len(after)) == (2, 5)
+
+
+def test_a_request_ends_at_its_time_or_at_once_where_nobody_can_serve_it() -> None:
+    async def ask() -> list[tuple[int, bool]]:
+        broker, heard = await a_broker(), Ears()
+        line = Line("order", at_ease, heard)
+        broker.ask(line, COMMANDS, 1, 1, expires=5.0)
+        await asyncio.sleep(4.9)
+        assert heard.ends == []
+        await asyncio.sleep(1.0)
+        broker.ask(line, COMMANDS, 2, 1, expires=5.0)
+        broker.lose_consumer("order")
+        await asyncio.sleep(0.1)
+        broker.ask(line, COMMANDS, 3, 1, expires=5.0)
+        await asyncio.sleep(0.1)
+        return heard.ends
+
+    assert virtual.run(ask()) == [(1, True), (2, False), (3, False)]
+
+
+def test_whoever_has_gone_is_sent_nothing() -> None:
+    async def go() -> list[str]:
+        broker, heard = await a_broker(), Ears()
+        line = Line("order", at_ease, heard)
+        broker.ask(line, COMMANDS, 1, 1, expires=5.0)
+        broker.forget(line)
+        broker.store(PACKET)
+        await asyncio.sleep(10.0)
+        return heard.messages
+
+    assert virtual.run(go()) == []
 
 
 # --- the report
