@@ -14,12 +14,15 @@ from outbox.delivery import Delivery
 from outbox.envelope import Packet
 from outbox.intake import Intake
 from outbox.pull import NatsPullSubscription
-from outbox.topology import Inlet, Topology
+from outbox.topology import COMMANDS, EVENTS, REPLIES, Inlet, Topology
 
 log = structlog.get_logger()
 
-SILENT_PUBLICATIONS: Final = 4
-"""In a row, each of which has waited for its answer: a stream that has left so many without one is broken."""
+SILENT_PUBLICATIONS: Final = {COMMANDS: 4, REPLIES: 4, EVENTS: 16}
+"""In a row, each of which has waited for its answer: a stream that has left so many without one is broken.
+
+Twenty seconds; and more than two minutes for events, which nobody asks for again when they are gone.
+"""
 
 
 class Publisher(Protocol):
@@ -101,7 +104,7 @@ class NatsCourier(Broker):
         if made != self._made.get(stream):  # the first look; or somebody has made it anew
             self.silent[stream] = 1
             self._made[stream] = made
-        elif publications >= SILENT_PUBLICATIONS:
+        elif publications >= SILENT_PUBLICATIONS[stream]:
             log.error("a stream is there and takes no message: it is deleted and made anew", stream=stream)
             await Topology.delete(self.jetstream, stream)
             self.silent.pop(stream, None)

@@ -29,7 +29,8 @@ FILLER: Final = {COMMANDS: "saga.cmd.nobody.filler", EVENTS: "saga.event.nobody.
 MOST_FILLERS: Final = 20
 """Of 900 kB each: a file of a stream has 8 MiB."""
 
-ANEW_WITHIN: Final = 90.0
+ANEW_WITHIN: Final = {COMMANDS: 90.0, EVENTS: 240.0}
+"""Seconds that a service may take to notice (see `outbox.courier.SILENT_PUBLICATIONS`), beside all else."""
 
 
 async def wipe(world: World, planned: Planned) -> list[Fault]:
@@ -72,13 +73,14 @@ async def abandon(world: World, planned: Planned) -> list[Fault]:
             raise Missed(f"{name} took everything")
         deaf_at = world.now()
         is_anew = await _made_anew(world, stream, name, before)
-        how = f"made anew after {world.now() - deaf_at:.1f} s" if is_anew else f"not made anew within {ANEW_WITHIN:g} s"
+        took = f"made anew after {world.now() - deaf_at:.1f} s"
+        how = took if is_anew else f"not made anew within {ANEW_WITHIN[name]:g} s"
         return [world.fault(planned, at, f"{messages:,} commands were in it; {name} took no more, and was {how}")]
 
 
 async def _made_anew(world: World, stream: JetStreamContext, name: str, before: datetime | None) -> bool:
     """Somebody has replaced a stream, within the time that it may take. When nobody does, sagas will not end."""
-    deadline = world.now() + ANEW_WITHIN
+    deadline = world.now() + ANEW_WITHIN[name]
     while world.now() < deadline:
         with suppress(NatsError, TimeoutError, OSError):
             if (await stream.stream_info(name)).created != before:

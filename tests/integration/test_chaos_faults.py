@@ -33,7 +33,7 @@ from orchestrator.composition import Client, inlet_of, open_client
 from orchestrator.embedded.forked import ForkServer
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from outbox.errors import BrokerOutOfReach
-from outbox.topology import COMMANDS, REPLIES, is_fetching
+from outbox.topology import COMMANDS, EVENTS, REPLIES, is_fetching
 from tests.support.waiting import eventually
 
 ORDER = "order-1"
@@ -207,7 +207,7 @@ async def test_a_store_that_cannot_be_replaced_leaves_no_server_killed(
 async def test_a_stream_that_nobody_makes_anew_is_not_said_to_have_been(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chaos.faults.store.ANEW_WITHIN", 0.5)
+    monkeypatch.setattr("chaos.faults.store.ANEW_WITHIN", {COMMANDS: 0.5, EVENTS: 0.5})
     async with opened(folder) as world:
         await world.client.broker.jetstream.publish("saga.cmd.order.x", b"1")
         [fault] = await strike(world, "store-abandon", "nats")

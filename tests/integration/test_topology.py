@@ -283,6 +283,21 @@ async def test_a_stream_that_another_has_made_anew_is_left_alone(nats: EmbeddedN
     await courier.close()
 
 
+async def test_events_which_nobody_asks_for_again_are_given_more_time(nats: EmbeddedNats) -> None:
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    made = (await courier.jetstream.stream_info(EVENTS)).created
+    courier.silent[EVENTS] = 1
+    await courier.ensure([INLET])
+    courier.silent[EVENTS] = 15
+    assert await courier.ensure([INLET]) == []
+    assert (await courier.jetstream.stream_info(EVENTS)).created == made
+    courier.silent[EVENTS] = 16
+    assert await courier.ensure([INLET]) == [f"created stream {EVENTS}"]
+    await courier.close()
+
+
 async def test_a_stream_that_is_seen_for_the_first_time_is_not_deleted(nats: EmbeddedNats) -> None:
     """Whoever was busy while another made it anew has counted the silence of the one before."""
     courier = NatsCourier(nats.url, "order")
