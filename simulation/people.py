@@ -5,7 +5,7 @@ Some customers start a saga themselves, as `saga start` does; for others a servi
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from orchestrator.door import BadInput
@@ -22,6 +22,9 @@ from simulation.world import World
 
 HURRY: Final = 25.0
 """Seconds in which everything is ordered."""
+
+RUSH: Final = 0.05
+"""How many schedules have a rush: several orders at once, all of the same things and for the same people."""
 
 SIGNALS: Final = {"approved-order": ("approval", "receipt")}
 
@@ -43,9 +46,24 @@ class Order:
 def orders_of(fate: Fate) -> list[Order]:
     """A few orders: most can be carried out, some cannot."""
     chance = fate.random
+    if chance.random() < RUSH:
+        return _rush(_order(fate, 0, None, 0.05), fate)
     alike = chance.choice(ORDERED) if chance.random() < 0.4 else None
     hurry = chance.choice((0.05, HURRY, HURRY))
     return [_order(fate, number, alike, hurry) for number in range(chance.choice((1, 1, 1, 1, 2, 2, 3)))]
+
+
+def _rush(first: Order, fate: Fate) -> list[Order]:
+    return [
+        replace(
+            first,
+            key=f"order-{number}",
+            data={**first.data, "order_id": f"o-{number}"},
+            at=fate.random.random() * 0.05,
+            ids=set(),
+        )
+        for number in range(4)
+    ]
 
 
 def _order(fate: Fate, number: int, alike: str | None, hurry: float) -> Order:
