@@ -18,6 +18,8 @@ from simulation.runner import Player, command_of, run
 from tests.mutants.outside import BUGS, Bug, dug_in
 from tests.support.cli import REPOSITORY
 
+PAGE: Final = REPOSITORY / "docs" / "simulation.md"
+
 FRESH: Final = 2500
 """Schedules with a fresh seed: about a minute on two free cores."""
 
@@ -90,7 +92,8 @@ def test_two_seeds_are_two_schedules(player: Player) -> None:
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, player: Player) -> None:
     with dug_in(bug):
-        assert player.play(bug.seed).violations
+        found = player.play(bug.seed).violations
+    assert f"| {bug.name} | {bug.seed + 1} | {found[0].check} |\n" in PAGE.read_text(encoding="utf-8")
     assert player.play(bug.seed).violations == [], "it is the bug that was found"
 
 
