@@ -18,10 +18,11 @@ from sqlalchemy import Select, bindparam, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition import Rate, Saga
-from orchestrator.engine import TICK, Engine, Happening
+from orchestrator.engine import Engine, Happening
 from orchestrator.events import Admitted
 from orchestrator.store import LostRace
 from orchestrator.tables import sagas, throttles
+from orchestrator.timers import TICK
 from orchestrator.window import Window
 from outbox.bulk import insert_rows
 from outbox.database import among, each

@@ -13,13 +13,14 @@ from typing import Final
 from orchestrator import tables
 from orchestrator.admission import Admission, run_admission
 from orchestrator.commands import OrchestratorCommands
-from orchestrator.engine import Engine, run_timers
+from orchestrator.engine import Engine
 from orchestrator.letters import Letters
 from orchestrator.queries import Queries
 from orchestrator.registry import Definitions
 from orchestrator.retention import Pruner, SagaRetention
 from orchestrator.scheduler import Scheduler, run_schedules
 from orchestrator.settings import Settings
+from orchestrator.timers import run_timers
 from orchestrator.verify import Books, Verifier
 from orchestrator.why import Advisor, Door, Witness
 from orchestrator.why.witness import REPLIES

@@ -8,7 +8,6 @@ How a batch dies: before the commit nothing has happened and the broker, or the 
 commit the commands are in the outbox, and what is delivered again is ignored by the machine's gate.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -29,11 +28,7 @@ from orchestrator.store import Change, LostRace, Store, Stored
 from orchestrator.window import Windows
 from outbox.clock import Clock
 from outbox.errors import OutOfReach, SchemaMissing
-from outbox.loops import forever
-from outbox.outages import CONNECTION, outages
 from outbox.pump import Received
-from outbox.relay import lane_to
-from outbox.topology import COMMANDS
 from outbox.unit_of_work import Outbox, UnitOfWork
 
 log = structlog.get_logger()
@@ -314,31 +309,3 @@ def _change(one: Stored, decision: machine.Decision, now: datetime) -> Change:
 
 def _may_start_again(taken: Stored, request: StartRequest) -> bool:
     return request.if_taken == "after-failure" and taken.saga.phase is Phase.COMPENSATED
-
-
-TICK: Final = 0.2
-"""Seconds between two looks at what is due."""
-
-SETTLING: Final = 5.0
-"""Seconds after an outage of NATS in which what has waited for it may be answered, before it is asked again."""
-
-SENDING: Final = (CONNECTION, lane_to(COMMANDS))
-"""Who notices first that no command can leave."""
-
-
-async def run_timers(engine: Engine) -> None:
-    """Fire timers until cancelled. An outage of the database is waited out; the timers are still there after it.
-
-    So is one of NATS: what is asked again meanwhile would not leave, and only use up attempts (docs/adr/0027).
-    """
-    held_until = 0.0
-
-    async def fire() -> float:
-        nonlocal held_until
-        if is_cut_off := outages().are_noticed_by(*SENDING):
-            held_until = time.monotonic() + SETTLING
-        if is_cut_off or time.monotonic() < held_until:
-            return TICK
-        return 0.0 if await engine.fire_timers() == TIMERS_AT_ONCE else TICK
-
-    await forever("fire the timers", fire)

@@ -40,6 +40,8 @@ class Broker:
     async def connect(self, *, patience: float = 2.0) -> None:
         """One try, unless there is a connection, or nats-py still tries to get it back. Raises BrokerOutOfReach."""
         if self._client is not None and not self._client.is_closed:
+            if self._client.is_connected:
+                outages().ends(CONNECTION)  # one that was given up may tell of its end when there is another already
             return
         client = Client()
         try:

@@ -20,6 +20,8 @@ from outbox.pull import PullSubscription
 log = structlog.get_logger()
 
 QUEUE_MESSAGES: Final = 64
+"""With so many in the queue no more are asked for."""
+
 AT_ONCE: Final = 16
 """Messages that are asked for together. They are sent to us even when we hang meanwhile, and come to others later."""
 
@@ -40,8 +42,17 @@ PUT_BACK: Final = 1.0
 class Intake:
     """What comes to one role, in batches."""
 
-    def __init__(self, subscription: PullSubscription, *, expires: float = EXPIRES) -> None:
+    def __init__(
+        self,
+        subscription: PullSubscription,
+        *,
+        room: int = QUEUE_MESSAGES,
+        at_once: int = AT_ONCE,
+        expires: float = EXPIRES,
+    ) -> None:
         self._subscription = subscription
+        self._most = room
+        self._at_once = at_once
         self._expires = expires
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
         self._room = asyncio.Event()
@@ -63,6 +74,7 @@ class Intake:
         """Ask no more, and give back what was sent and not taken: others get it as soon as we are gone."""
         if self._asking is not None:
             self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
             self._asking = None
         try:
             await self._subscription.leave()
@@ -78,7 +90,7 @@ class Intake:
 
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""
-        if self._queue.qsize() < QUEUE_MESSAGES:
+        if self._queue.qsize() < self._most:
             self._room.set()  # whoever was held up goes on, or nothing would ever come
         deliveries = [Delivery(await self._queue.get())]
         events, size = len(deliveries[0].events), len(deliveries[0].message.data)
@@ -96,7 +108,7 @@ class Intake:
         if not self._subscription.is_up:
             return SLACK  # what is asked now would be asked many times over when the broker is back
         self._asked += 1
-        self._missing = min(AT_ONCE, QUEUE_MESSAGES - self._queue.qsize())
+        self._missing = max(1, min(self._at_once, self._most - self._queue.qsize()))
         self._pause = 0.0
         self._answered.clear()
         await self._subscription.ask(self._asked, self._missing, self._expires)
@@ -107,7 +119,7 @@ class Intake:
     def hear(self, message: Message) -> None:
         """Keep a message until it is taken."""
         self._queue.put_nowait(message)
-        if self._queue.qsize() >= QUEUE_MESSAGES:
+        if self._queue.qsize() >= self._most:
             self._room.clear()
         self._missing -= 1
         if self._missing <= 0:

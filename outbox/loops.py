@@ -13,6 +13,9 @@ log = structlog.get_logger()
 
 LONGEST_PAUSE: Final = 5.0
 
+SURVIVED: Final = "not working; trying again"
+"""What is logged of an error that nobody has foreseen."""
+
 
 async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
     """Do a job again and again until cancelled; it returns how many seconds to pause.
@@ -34,7 +37,7 @@ async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
             pause = wait = _longer(pause)
         except Exception as error:  # whatever it is, the next try may go well, and nothing is lost by it
             if not is_told:
-                log.warning("not working; trying again", job=name, reason=str(error), exc_info=error)
+                log.warning(SURVIVED, job=name, reason=str(error), exc_info=error)
             pause, is_told = _longer(pause), True
             wait = pause
         if (task := asyncio.current_task()) is not None and task.cancelling():

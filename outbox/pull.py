@@ -81,7 +81,7 @@ class NatsPullSubscription:
         self._listener: Listener | None = None
         self._outages: Outages | None = None  # where a lost connection is told, until we leave
         self._client: Client | None = None
-        self._prepare()
+        self._prepare()  # so that there is something to close
 
     def _prepare(self) -> None:
         """A connection that is not made yet, and who listens on it."""
@@ -104,11 +104,6 @@ class NatsPullSubscription:
         self._subscriber(self._receive)
 
     @property
-    def client(self) -> Client | None:
-        """The connection, if it was ever made."""
-        return self._client
-
-    @property
     def is_up(self) -> bool:
         """Whether there is a connection at this moment."""
         return self._client is not None and self._client.is_connected
@@ -116,6 +111,8 @@ class NatsPullSubscription:
     async def open(self, listener: Listener) -> None:
         """One that nats-py has given up, since the server sent it away, is made anew."""
         if self._client is not None and not self._client.is_closed:
+            if self._client.is_connected:
+                await self._back()  # one that was given up may tell of its end when there is another already
             return
         self._listener = listener
         self._outages = outages()  # here, in the role's own task, and not in those of nats-py
@@ -143,7 +140,7 @@ class NatsPullSubscription:
         drain: Callable[[], Awaitable[None]] = subscription.drain
         try:
             await asyncio.wait_for(drain(), LEAVE)
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError, TimeoutError) as error:
             raise BrokerOutOfReach(f"the broker does not let us go ({error})") from error
         self._subscriber.subscription = None  # or FastStream would end it once more
 
@@ -152,11 +149,12 @@ class NatsPullSubscription:
         self._outages = None
         client, self._client = self._client, None
         if client is not None and self._subscriber.subscription is not None:
+            self._subscriber.subscription = None
             await abandon(client)
             return
         try:
             await self._broker.stop()
-        except (NatsError, TimeoutError) as error:
+        except (NatsError, OSError, TimeoutError) as error:
             log.debug("the connection did not close", reason=str(error))
             if client is not None:
                 await abandon(client)

@@ -8,7 +8,6 @@ message; a message id that is known is dropped; what is not acknowledged in time
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from nats.js.api import ConsumerConfig, StreamConfig
@@ -84,6 +83,8 @@ class Line:
     durable: str
     come_to: ComeTo
     listener: Listener
+    on_its_way: int = 0
+    is_dead: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -144,6 +145,8 @@ class SimulatedBroker:
     is_up: bool = True
     streams: dict[str, Stream] = field(default_factory=dict)
     on_loss: Callable[[], None] = lambda: None
+    on_turn: Callable[[], None] = lambda: None
+    """Told when it goes away, and when it is back."""
 
     # --- publishing
 
@@ -198,13 +201,25 @@ class SimulatedBroker:
             return
         request = requests[0] if len(requests) == 1 else self.fate.random.choice(requests)
         request.missing -= 1
-        if not request.missing:
+        if request.missing <= 0:
             requests.remove(request)
         pending.deliveries += 1
         if pending.kept.number in consumer.pending:
             self._watch(consumer, pending)
         if not self.fate.strikes("delivery-lost"):
-            request.line.listener.hear(Message(self, consumer, request.line, pending.kept, pending.deliveries))
+            message = Message(self, consumer, request.line, pending.kept, pending.deliveries)
+            request.line.on_its_way += 1
+            asyncio.get_running_loop().call_later(self._journey(), self._arrive, request.line, message)
+
+    def _arrive(self, line: Line, message: Message) -> None:
+        line.on_its_way -= 1
+        if not line.is_dead:
+            line.listener.hear(message)
+
+    def _journey(self) -> float:
+        """How long a message, or the end of a request, is on its way: at times longer than the request lasts."""
+        slow = self.fate.strikes("delivery-slow")
+        return self.fate.random.uniform(0.01, 12.0) if slow else self.fate.random.uniform(0.0005, 0.005)
 
     def _watch(self, consumer: Consumer, pending: Pending) -> None:
         if pending.timer is not None:
@@ -248,9 +263,12 @@ class SimulatedBroker:
 
     def _end(self, request: Request, *, in_time: bool) -> None:
         if not self.fate.strikes("request-lost"):
-            asyncio.get_running_loop().call_later(
-                self._latency(), partial(request.line.listener.hear_end, request.number, in_time=in_time)
-            )
+            asyncio.get_running_loop().call_later(self._journey(), self._tell_end, request, in_time)
+
+    @staticmethod
+    def _tell_end(request: Request, in_time: bool) -> None:
+        if not request.line.is_dead:
+            request.line.listener.hear_end(request.number, in_time=in_time)
 
     def _consumers(self) -> list[Consumer]:
         return [consumer for stream in self.streams.values() for consumer in stream.consumers.values()]
@@ -284,10 +302,12 @@ class SimulatedBroker:
         self.is_up = False
         for consumer in self._consumers():
             consumer.requests = []
+        self.on_turn()
 
     def come_back(self) -> None:
         """After it was away."""
         self.is_up = True
+        self.on_turn()
 
     def lose(self, streams: Sequence[str]) -> None:
         """Streams are gone, and all that they kept."""

@@ -1,6 +1,8 @@
 """One process's courier, simulated: what it publishes, fetches and finds of the topology, as the broker has it."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 from nats.js import JetStreamContext
@@ -16,18 +18,27 @@ from simulation.broker import ComeTo, Consumer, Line, SimulatedBroker, Stream
 from simulation.fate import Fate
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How the intakes of a world ask: with so much room in their queues, for so many at once, for so many seconds."""
+
+    room: int
+    at_once: int
+    expires: float
+
+
 class SimulatedCourier:
     """An `outbox.courier.Courier`."""
 
     def __init__(
-        self, name: str, role: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo, expires: float
+        self, name: str, role: str, broker: SimulatedBroker, fate: Fate, come_to: ComeTo, habits: Habits
     ) -> None:
         self._name = name
         self._role = role
         self._broker = broker
         self._fate = fate
         self._come_to = come_to
-        self._expires = expires
+        self._habits = habits
         self._subscriptions: list[SimulatedPullSubscription] = []
 
     @property
@@ -58,7 +69,7 @@ class SimulatedCourier:
         """What comes through an inlet. It is not started yet."""
         subscription = SimulatedPullSubscription(self._broker, inlet, self._come_to)
         self._subscriptions.append(subscription)
-        return Intake(subscription, expires=self._expires)
+        return Intake(subscription, room=self._habits.room, at_once=self._habits.at_once, expires=self._habits.expires)
 
     async def close(self) -> None:
         """Leave."""
@@ -98,6 +109,9 @@ class SimulatedPullSubscription:
     async def open(self, listener: Listener) -> None:
         """Be connected from now on, whenever the broker is there."""
         if self._line is None:
+            await self._come_to("fetch")
+            if not self._broker.is_up:
+                raise BrokerOutOfReach("the messages cannot be fetched")
             self._line = Line(self._inlet.durable, self._come_to, listener)
 
     async def ask(self, request: int, messages: int, expires: float) -> None:
@@ -107,15 +121,25 @@ class SimulatedPullSubscription:
             self._broker.ask(self._line, self._inlet.stream, request, messages, expires)
 
     async def leave(self) -> None:
-        """Be sent no more."""
-        self.hang_up()
+        """Be sent no more. What is on its way arrives."""
+        await self._come_to("fetch")
+        line, broker = self._line, self._broker
+        if line is None:
+            return
+        if not broker.is_up:
+            raise BrokerOutOfReach("the broker does not let us go")
+        broker.forget(line)
+        while line.on_its_way:
+            await asyncio.sleep(0.01)
 
     async def close(self) -> None:
-        """There is nothing left to close."""
+        """Hang up."""
+        self.hang_up()
 
     def hang_up(self) -> None:
-        """Void what was asked for."""
+        """Void what was asked for, and hear nothing more."""
         if self._line is not None:
+            self._line.is_dead = True
             self._broker.forget(self._line)
             self._line = None
 

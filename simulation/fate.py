@@ -26,6 +26,7 @@ STEADY: Final[Mapping[str, tuple[float, float]]] = {
     "acknowledgement-lost": (0.01, 0.25),
     "request-lost": (0.01, 0.3),
     "delivery-lost": (0.01, 0.2),
+    "delivery-slow": (0.01, 0.2),
 }
 """What may happen wherever it can, and how often it does at least and at most."""
 

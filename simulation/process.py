@@ -6,19 +6,24 @@ virtual time, and us all of it.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+import structlog
+
 from orchestrator.admission import Admission
 from orchestrator.composition import PARTICIPANTS, inlets_of, messaging_of
 from orchestrator.engine import Engine
 from orchestrator.registry import Definitions
+from orchestrator.timers import Timers
 from outbox.database import Database
 from outbox.errors import OutOfReach
 from outbox.intake import Intake
+from outbox.loops import SURVIVED
+from outbox.outages import CONNECTION, Outages, Resource, report_to
 from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet, command_inlet
@@ -26,7 +31,7 @@ from outbox.unit_of_work import Outbox
 from participants.runtime.processor import CommandProcessor
 from simulation.boundary import CURRENT, Killed, Place
 from simulation.broker import SimulatedBroker
-from simulation.courier import SimulatedCourier
+from simulation.courier import Habits, SimulatedCourier
 from simulation.fate import Fate
 from simulation.server import Server
 
@@ -67,7 +72,7 @@ class Surroundings:
         ids: Callable[[], str],
         ack_wait: timedelta,
         grace: timedelta,
-        expires: float,
+        habits: Habits,
         max_in_flight: int,
     ) -> None:
         self.role = role
@@ -80,7 +85,7 @@ class Surroundings:
         self.ids = ids
         self.ack_wait = ack_wait
         self.grace = grace
-        self.expires = expires
+        self.habits = habits
         self.max_in_flight = max_in_flight
         self.slowness = 0.0
         """Seconds that a batch may take longer than it should."""
@@ -110,9 +115,12 @@ class Process:
             role=around.role,
             grace=around.grace,
         )
-        self.courier = SimulatedCourier(name, around.role, around.broker, around.fate, self.come_to, around.expires)
+        self.courier = SimulatedCourier(name, around.role, around.broker, around.fate, self.come_to, around.habits)
         self.relay = Relay(self.outbox, self.courier)
         self.engine: Engine | None = None
+        self._timers: Timers | None = None
+        self._outages = Outages()
+        self._context.run(report_to, self._outages)
         self._inlets: Mapping[Inlet, Processor] = {}
         self._sources: list[Intake] = []
         self._pumps: list[Pump] = []
@@ -127,7 +135,7 @@ class Process:
     def boot(self) -> None:
         """Begin to work as a replica of its role."""
         if self.around.role == "orchestrator":
-            self.open_engine()
+            self._timers = Timers(self.open_engine(), monotonic=asyncio.get_running_loop().time)
         else:
             commands = CommandProcessor(PARTICIPANTS[self.around.role], self.around.database)
             self._inlets = {command_inlet(self.around.role, self.around.ack_wait): commands}
@@ -190,8 +198,8 @@ class Process:
 
     def look_after_timers(self) -> None:
         """Something is due."""
-        if self.engine is not None:
-            self.spawn("timers", self.engine.fire_timers)
+        if self._timers is not None:
+            self.spawn("timers", self._timers.fire)
 
     def look_for_waiting(self) -> None:
         """Somebody may begin."""
@@ -202,6 +210,13 @@ class Process:
         """Something in the outbox is overdue."""
         if self.courier.is_connected:
             self.spawn("sweep", self.relay.sweep)
+
+    def notice_connection(self) -> None:
+        """The connection to the broker is lost, or back, as nats-py tells `outbox.broker.Broker`."""
+        if self.courier.is_connected:
+            self._outages.ends(CONNECTION)
+        else:
+            self._outages.begins(Resource.NATS, CONNECTION, "the broker is away")
 
     def look_after_topology(self) -> None:
         """Something may be missing."""
@@ -296,6 +311,14 @@ class Process:
         elif chance.random() < self.around.fate.jitter:
             delay += chance.random() * 0.01
         return delay
+
+
+def heed(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: what a loop has survived was not foreseen, whatever it was. All else is no news."""
+    process = CURRENT.get()
+    if event["event"] == SURVIVED and isinstance(process, Process):
+        process.surprises.append(f"{event['job']}: {event['reason']}")
+    raise structlog.DropEvent
 
 
 class _Points:

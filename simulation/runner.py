@@ -5,6 +5,7 @@ seed: `saga simulate --seed S+n --schedules 1`.
 """
 
 import gc
+import logging
 import multiprocessing
 import signal
 import time
@@ -16,6 +17,7 @@ from typing import Any, Final
 
 import structlog
 
+from simulation import process
 from simulation.rack import Rack
 from simulation.schedule import Outcome, play
 
@@ -101,7 +103,8 @@ class Player:
     """Plays schedules in this process, one after the other."""
 
     def __init__(self) -> None:
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))  # a role tells of every fault
+        heeded = structlog.make_filtering_bound_logger(logging.WARNING)  # a role tells of every fault
+        structlog.configure(processors=[process.heed], wrapper_class=heeded)
         self._rack = Rack.build()
         self._played = 0
         gc.collect()

@@ -13,6 +13,9 @@ T = TypeVar("T")
 MOST_TURNS: Final = 30_000
 """Turns of the loop at one moment, which takes some dozens. More than that is somebody who spins."""
 
+MOST_TURNS_IN_ALL: Final = 100_000
+"""Turns of the loop in one schedule, which takes some hundreds, and at most some thousands."""
+
 
 class Spinning(Exception):
     """Somebody works without end, and no time goes by."""
@@ -28,11 +31,13 @@ class _Selector:
     def __init__(self) -> None:
         self.now = 0.0
         self.turns = 0
+        self.turns_in_all = 0
 
     def select(self, timeout: float | None) -> list[Any]:
         self.turns += 1
-        if self.turns > MOST_TURNS:
-            raise Spinning(f"more than {MOST_TURNS:,} turns, at {self.now:.3f} s")
+        self.turns_in_all += 1
+        if self.turns > MOST_TURNS or self.turns_in_all > MOST_TURNS_IN_ALL:
+            raise Spinning(f"{self.turns:,} turns at {self.now:.3f} s, and {self.turns_in_all:,} in all")
         if timeout is None:
             raise Idle(f"nobody has anything to do any more, at {self.now:.3f} s")
         if timeout > 0:
@@ -55,7 +60,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def rest(self) -> None:
         """Forget how many turns it has made."""
-        self._selector.turns = 0
+        self._selector.turns = self._selector.turns_in_all = 0
 
     def _process_events(self, event_list: list[Any]) -> None:
         """There are none."""

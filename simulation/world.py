@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from simulation.broker import SimulatedBroker
+from simulation.courier import Habits
 from simulation.fate import Fate
 from simulation.process import Process, Surroundings
 from simulation.rack import ROLES, Rack
@@ -52,10 +53,10 @@ class World:
         chance = self.fate.random
         self.holds_locks = chance.random() < 0.7
         self.witness = Witness(rack.servers, holds_locks=self.holds_locks)
-        self.broker = SimulatedBroker(self.fate, self.witness, on_loss=self._tell_of_loss)
+        self.broker = SimulatedBroker(self.fate, self.witness, on_loss=self._tell_of_loss, on_turn=self._tell_of_turn)
         ack_wait = timedelta(seconds=chance.choice((4, 10, 30)))
         grace = timedelta(seconds=chance.choice((1, 3)))
-        expires = chance.choice((2.0, 10.0, 30.0))
+        habits = Habits(*chance.choice(((2, 1), (4, 2), (64, 16), (64, 16))), expires=chance.choice((2.0, 10.0, 30.0)))
         max_in_flight = chance.choice((0, 0, 1, 2))
         self.around: dict[str, Surroundings] = {}
         for role in ROLES:
@@ -73,7 +74,7 @@ class World:
                 ids=self._new_id,
                 ack_wait=ack_wait,
                 grace=grace,
-                expires=expires,
+                habits=habits,
                 max_in_flight=max_in_flight,
             )
         self.replicas = {role: chance.choice((1, 2, 2) if role == "orchestrator" else (1, 2)) for role in ROLES}
@@ -197,6 +198,11 @@ class World:
             due = [None if text is None else _seconds_from_dawn(text) for text in row]
             self._last_seen[role] = server.commits, due
         return tuple(None if when is None else when - self.clock_offset for when in due)
+
+    def _tell_of_turn(self) -> None:
+        """Connections are lost, or back, and whoever has one notices."""
+        for process in self.processes():
+            process.notice_connection()
 
     def _tell_of_loss(self) -> None:
         """Every replica looks after its topology every other second."""

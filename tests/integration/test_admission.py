@@ -11,10 +11,10 @@ from sqlalchemy import select, update
 
 from orchestrator.admission import AT_ONCE, CATCH_UP
 from orchestrator.definition import Rate, Saga, reversible
-from orchestrator.engine import TICK
 from orchestrator.events import Cancelled, PauseOrdered, ResumeOrdered
 from orchestrator.registry import Definitions
 from orchestrator.tables import saga_log, sagas
+from orchestrator.timers import TICK
 from tests.support.sagas import Hold, charge, hold_stock, release, reserve
 from tests.support.waiting import eventually
 from tests.support.world import DAWN, SQLITE_IS_ENOUGH, Desk, OwnedClock, World, answer, waits_for_lock

@@ -637,11 +637,51 @@ async def test_an_intake_that_the_server_has_sent_away_comes_back(nats: Embedded
     subscription = NatsPullSubscription(nats.url, INLET, name="test-intake")
     intake = Intake(subscription)
     await intake.start()
-    await sent_away(subscription.client)
+    await sent_away(subscription._client)
     await send(stream, SUBJECT, envelope("after"))
     [after] = await asyncio.wait_for(intake.take(), 30)
     assert after.events == [envelope("after")]
     await intake.stop()
+
+
+async def test_a_connection_that_tells_late_of_its_end_leaves_no_outage_behind(
+    nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    """nats-py says that a connection is closed, and then waits for the peer; there may be another by then."""
+    outages = Outages()
+    report_to(outages)
+    subscription, publisher = NatsPullSubscription(nats.url, INLET, name="test-intake"), Broker(nats.url, name="test")
+    intake = Intake(subscription)
+    await intake.start()
+    await publisher.connect()
+    for connection in (subscription, publisher):
+        await connection._lost()
+    assert outages.current
+    await publisher.connect()
+
+    async def is_over() -> bool:
+        return not outages.current
+
+    await eventually(is_over, "both are known to be well")
+    await intake.stop()
+    await publisher.close()
+
+
+async def test_an_intake_may_be_stopped_twice_also_when_it_could_not_take_its_leave(
+    nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    """A service that fails while it leaves stops its sources once more: that must not hide why it failed."""
+    gone = NatsPullSubscription(nats.url, INLET, name="test-intake")
+    intake = Intake(gone)
+    await intake.start()
+    await sent_away(gone._client)
+    for _ in range(2):
+        await intake.stop()
+    intake = intake_on(nats.url)
+    await intake.start()
+    await asyncio.to_thread(nats.kill)
+    for _ in range(2):
+        await intake.stop()
 
 
 async def sent_away(client: Client | None) -> None:

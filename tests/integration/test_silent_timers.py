@@ -6,10 +6,11 @@ from typing import cast
 
 import pytest
 
-from orchestrator import engine as engine_module
+from orchestrator import timers as timers_module
 from orchestrator.definition import Policy
 from orchestrator.embedded.nats_server import EmbeddedNats
-from orchestrator.engine import SENDING, Engine, run_timers
+from orchestrator.engine import Engine
+from orchestrator.timers import SENDING, run_timers
 from outbox.clock import DatabaseClock
 from outbox.outages import Outages, Resource, report_to
 from outbox.relay import lane_to
@@ -33,14 +34,14 @@ class Counting:
     async def fires(self) -> bool:
         """Whether it does, in the time of many ticks."""
         before = self.fired
-        await asyncio.sleep(50 * engine_module.TICK)
+        await asyncio.sleep(50 * timers_module.TICK)
         return self.fired > before
 
 
 @pytest.mark.parametrize("noticed_by", SENDING)
 async def test_no_timer_fires_while_no_command_can_leave(monkeypatch: pytest.MonkeyPatch, noticed_by: str) -> None:
-    monkeypatch.setattr(engine_module, "TICK", 0.002)
-    monkeypatch.setattr(engine_module, "SETTLING", 0.0)
+    monkeypatch.setattr(timers_module, "TICK", 0.002)
+    monkeypatch.setattr(timers_module, "SETTLING", 0.0)
     engine, outages = Counting(), Outages()
     report_to(outages)
     firing = asyncio.create_task(run_timers(cast(Engine, engine)))

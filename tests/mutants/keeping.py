@@ -20,6 +20,7 @@ from orchestrator.store import Change, Store, Stored
 from orchestrator.tables import sagas
 from orchestrator.window import Window, Windows
 from outbox.bulk import Writes
+from outbox.outages import Outages
 from outbox.pump import Received
 from outbox.unit_of_work import UnitOfWork
 from tests.mutants.hearing import _any_direction, _fire_early
@@ -105,6 +106,10 @@ async def _count_without_limit(_admission: Any, _unit: UnitOfWork, _name: str) -
     return 0
 
 
+def _never_over(_outages: Any, _noticed_by: str) -> None:
+    """Whoever rests while NATS is away does not hear that it is back."""
+
+
 async def _behind_itself(window: Any, connection: AsyncConnection) -> int:
     """Whoever waits for a place waits behind all who wait, and so behind itself."""
     waits = (sagas.c.status == "waiting", sagas.c.begins_at <= window._clock.now())
@@ -162,6 +167,7 @@ BUGS = (
         seed=82,
     ),
     Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early)), plain=True),
+    Bug("timers rest after the outage is over", ((Outages, "ends", _never_over),)),
     Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=8),
     Bug("whoever waits for a place waits behind itself", ((Window, "places_in", _behind_itself),), seed=18),
     Bug("what there is no room for is turned away", ((Windows, "hold_back", _turn_away),), seed=35),

@@ -21,7 +21,7 @@ from outbox.topology import COMMANDS, EVENTS, REPLIES, Topology, command_inlet
 from simulation import virtual
 from simulation.boundary import CURRENT, Place
 from simulation.broker import Line, SimulatedBroker
-from simulation.courier import JetStream, SimulatedCourier
+from simulation.courier import Habits, JetStream, SimulatedCourier
 from simulation.engine import open_engine
 from simulation.fate import Fate
 from simulation.runner import Report
@@ -117,7 +117,7 @@ def test_whoever_spins_is_stopped() -> None:
         while True:
             await asyncio.sleep(0)
 
-    with pytest.raises(virtual.Spinning, match="turns, at 0"):
+    with pytest.raises(virtual.Spinning, match="turns at 0"):
         virtual.run(spin())
 
 
@@ -237,7 +237,7 @@ def as_jetstream(broker: SimulatedBroker) -> JetStreamContext:
 
 
 async def a_source(broker: SimulatedBroker) -> Intake:
-    courier = SimulatedCourier("order-0", "order", broker, broker.fate, at_ease, expires=10.0)
+    courier = SimulatedCourier("order-0", "order", broker, broker.fate, at_ease, Habits(64, 16, expires=10.0))
     source = courier.source(command_inlet("order"))
     await source.start()
     return source
