@@ -18,6 +18,9 @@ FEW: Final = 60
 SAGAS: Final = 5
 """So many end in a window at least, in the mean: of fewer a rate would only be noise."""
 
+FINEST: Final = 0.001
+"""Seconds. What happened in less time than this is no rate; in a moment it would be an infinite one."""
+
 MARKS: Final = 400
 """In one lane."""
 
@@ -65,7 +68,7 @@ def windows(samples: Sequence[Sample], most: int | None = None) -> list[Window]:
 
 def _window(before: Sample, gathered: Sequence[Sample]) -> Window:
     last = gathered[-1]
-    seconds = last.at - before.at
+    seconds = max(last.at - before.at, FINEST)
     return Window(
         before.at,
         last.at,

@@ -196,6 +196,12 @@ def test_samples_at_the_same_moment_make_no_rate() -> None:
     assert [(window.at, window.until, window.started) for window in timeline.windows(twice)] == [(0, 1, 1)]
 
 
+def test_a_sample_at_the_very_beginning_makes_no_infinite_rate() -> None:
+    """Found by Hypothesis, as a page that was never done: its axis had no end."""
+    [window] = timeline.windows([Sample(at=5e-324, started=2, completed=1, compensated=0, stuck=0)])
+    assert (window.started, timeline.round_up(window.ended)) == (2000, 1000)
+
+
 @pytest.mark.parametrize("end", [0.3, 1, 30, 299, 3600, 90_000, 1e7])
 def test_ticks_are_few_and_within_the_run(end: float) -> None:
     ticks = timeline.ticks(end)
