@@ -115,8 +115,10 @@ class Relay:
         try:
             await self.publish(messages)
         except BrokerOutOfReach:  # to try again by ourselves, and so to know when the broker is back
-            self.hand_over([message for message in messages if message.message_id not in self._sent])
-            raise
+            left = [message for message in messages if message.message_id not in self._sent]
+            if left:  # of what had been sent before there is nothing to try: nobody would ever say that it is over
+                self.hand_over(left)
+                raise
         return 0.0
 
     async def flush(self) -> None:
