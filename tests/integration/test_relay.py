@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from outbox.broker import Broker
 from outbox.database import Database
 from outbox.envelope import BATCH, SINGLE, Packet
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, MessageTooLarge
-from outbox.relay import Relay
+from outbox.outages import Outages, report_to
+from outbox.relay import Relay, lane_to
 from outbox.topology import COMMANDS, EVENTS, Topology
 from outbox.unit_of_work import MAX_MESSAGE_BYTES, Outbox
 from tests.support.messaging import (
@@ -396,6 +398,47 @@ async def test_a_stream_that_takes_nothing_holds_up_no_other(
         await eventually(lambda: _is_stored(broker, EVENTS), "the event is on its way, and nobody says that it arrived")
         await commit(outbox, "heard", subject="saga.cmd.order.test")
         await eventually(lambda: _is_stored(broker, COMMANDS), "the command has arrived")
+
+
+class Moody:
+    """A broker that takes its time over the first publication, and is away at the second."""
+
+    is_connected = True
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.go_on = asyncio.Event()
+
+    async def publish(self, packets: Sequence[Packet]) -> list[Packet]:
+        self.asked.append([packet.message_id for packet in packets])
+        if len(self.asked) == 1:
+            await self.go_on.wait()
+        if len(self.asked) == 2:
+            raise BrokerOutOfReach("NATS took no message")
+        return list(packets)
+
+
+async def test_an_outage_does_not_outlive_what_could_not_be_sent(order: Database) -> None:
+    """Found by the simulation. A command whose commit takes longer than the grace is handed over twice: by the sweep
+    and by its own process. It is sent, and then it is not: with nothing left to send nobody would ever notice that
+    the broker is back, and no timer would fire until then.
+    """
+    outages = Outages()
+    report_to(outages)
+    outbox, broker = outbox_on(order, "order", grace=timedelta(hours=1)), Moody()
+    packet = Packet("m-1", "saga.cmd.order.test", "{}")
+    async with relaying(outbox, broker) as relay:
+        relay.hand_over([packet])
+
+        async def has_asked(times: int) -> bool:
+            return len(broker.asked) == times
+
+        await eventually(partial(has_asked, 1), "it is on its way")
+        relay.hand_over([packet])
+        broker.go_on.set()
+        await eventually(partial(has_asked, 2), "it is sent again")
+        await asyncio.sleep(0.1)
+        assert not outages.are_noticed_by(lane_to(COMMANDS))
 
 
 async def test_a_full_lane_holds_up_no_other(order: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

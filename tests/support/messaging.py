@@ -15,6 +15,7 @@ from migrations.registry import MODELS
 from outbox.broker import Broker
 from outbox.clock import Clock, DatabaseClock
 from outbox.contracts import Command
+from outbox.courier import Publisher
 from outbox.database import Database
 from outbox.envelope import BATCH, SINGLE, Envelope, decode
 from outbox.faults import Faults, NoFaults
@@ -218,7 +219,7 @@ async def unsettled(stream: JetStreamContext, inlet: Inlet) -> int:
 
 
 @asynccontextmanager
-async def relaying(outbox: Outbox, broker: Broker) -> AsyncIterator[Relay]:
+async def relaying(outbox: Outbox, broker: Publisher) -> AsyncIterator[Relay]:
     """A relay that runs. What kills it fails the test."""
     relay = Relay(outbox, broker)
     running = asyncio.create_task(relay.run())
