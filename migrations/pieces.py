@@ -107,6 +107,20 @@ def drop_suspicion_v1(op: Operations) -> None:
         op.drop_table(table)
 
 
+def explain_suspicion_v1(op: Operations) -> None:
+    """`suspects` say which message they are, and what its last error was."""
+    with op.batch_alter_table("suspects") as batch:
+        batch.add_column(sa.Column("message_id", sa.String(400), nullable=True))
+        batch.add_column(sa.Column("reason", sa.Text(), nullable=True))
+
+
+def explain_nothing_v1(op: Operations) -> None:
+    """Undo `explain_suspicion_v1`."""
+    with op.batch_alter_table("suspects") as batch:
+        for column in ("reason", "message_id"):
+            batch.drop_column(column)
+
+
 def number_once_v1(op: Operations) -> None:
     """`dead_letters` and `dead_letter_log` give no id again. PostgreSQL never does, SQLite has to be told.
 

@@ -137,7 +137,8 @@ class Queries:
 
     async def find(self, text: str) -> str:
         """The id of the saga with this id, key, or beginning or end of an id. Raises UnknownSaga."""
-        part = text.upper()
+        if not (part := text.strip().upper()):
+            raise UnknownSaga("no saga has an empty id: `saga ls` lists them")
         exact = or_(sagas.c.id == part, func.coalesce(sagas.c.key == text, false()))
         either_end = or_(sagas.c.id.startswith(part, autoescape=True), sagas.c.id.endswith(part, autoescape=True))
         query = select(sagas.c.id, exact.label("exact")).where(or_(exact, either_end)).order_by(exact.desc()).limit(3)

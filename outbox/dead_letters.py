@@ -73,7 +73,7 @@ class Wanted:
 
     numbers: Sequence[int] = ()
     because: str | None = None
-    """A part of the reason."""
+    """A part of the reason; `#` stands for any number, as where letters are counted by reason."""
 
     saga: str | None = None
     before: datetime | None = None
@@ -154,7 +154,7 @@ class DeadLetters:
         if wanted.numbers:
             yield self._outbox.database.any_of(columns.id, wanted.numbers)
         if wanted.because is not None:
-            yield columns.reason.contains(wanted.because, autoescape=True)
+            yield columns.reason.like(_pattern(wanted.because), escape="\\")
         if wanted.saga is not None:
             commands = columns.message_id.startswith(f"{wanted.saga}/", autoescape=True)
             yield or_(commands, columns.body.contains(wanted.saga, autoescape=True))
@@ -162,6 +162,12 @@ class DeadLetters:
             yield columns.at < wanted.before
         if wanted.since is not None:
             yield columns.at >= wanted.since
+
+
+def _pattern(part: str) -> str:
+    for special in ("\\", "%", "_"):
+        part = part.replace(special, f"\\{special}")
+    return f"%{part.replace('#', '%')}%"
 
 
 def buried_from(role: str, row: Row[Any]) -> Buried:

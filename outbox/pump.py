@@ -216,7 +216,7 @@ class Pump:
 
     async def _give_up(self, event: Received, reason: str) -> bool:
         async with self._outbox.unit_of_work() as unit:
-            tries = await self._suspects.note_failure(unit, event.digest)
+            tries = await self._suspects.note_failure(unit, event.digest, event.envelope.id, reason)
             if tries >= GIVE_UP_AFTER:
                 unit.bury(event.dead_letter(reason))
                 await self._suspects.forget(unit, [event.digest])

@@ -66,12 +66,13 @@ class Suspects:
         """These are settled."""
         await unit.connection.execute(delete(self._table).where(self._any_of(digests)))
 
-    async def note_failure(self, unit: UnitOfWork, digest: str) -> int:
+    async def note_failure(self, unit: UnitOfWork, digest: str, message_id: str, reason: str) -> int:
         """Handling this one raised an error, and nobody died of it. Returns how often that has happened."""
         await self.deaths(unit, [digest])
         noted = update(self._table).where(self._table.c.digest == digest)
-        values = noted.values(failed=self._table.c.failed + 1, opened=0, at=unit.now).returning(self._table.c.failed)
-        return int((await unit.connection.execute(values)).scalar_one())
+        told = {"message_id": message_id, "reason": reason}
+        values = noted.values(failed=self._table.c.failed + 1, opened=0, at=unit.now, **told)
+        return int((await unit.connection.execute(values.returning(self._table.c.failed))).scalar_one())
 
     def let_go(self) -> None:
         """The batch is done with."""

@@ -18,7 +18,7 @@ class MessagingTables:
     """`outbox`: committed, not yet known to be with the broker. `inbox`: handled, with the answer that was
     given. `dead_letters`: could not be handled, with the reason; `dead_letter_log`: what people did about them. An id
     of these two names one row for ever, also when that is gone (SQLite would give it again if it were not told).
-    `suspects`: handling them failed, or they were in hand when a process died.
+    `suspects`: handling them failed, the last time for this `reason`, or they were in hand when a process died.
     """
 
     outbox: Table
@@ -85,5 +85,7 @@ def messaging_tables(metadata: MetaData) -> MessagingTables:
             Column("failed", Integer, nullable=False),
             Column("opened", Integer, nullable=False),
             Column("at", UtcDateTime, nullable=False),
+            Column("message_id", String(400), nullable=True),
+            Column("reason", Text, nullable=True),
         ),
     )

@@ -42,7 +42,8 @@ class Filter:
         list[str] | None, typer.Option(help="Only of this role; may be repeated.", rich_help_panel=PANEL)
     ] = None
     because: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Only with this in their reason.", rich_help_panel=PANEL)
+        str | None,
+        typer.Option(metavar="TEXT", help="Only with this in their reason; # is any number.", rich_help_panel=PANEL),
     ] = None
     saga: Annotated[
         str | None, typer.Option(metavar="ID", help="Only what speaks of this saga.", rich_help_panel=PANEL)
@@ -88,7 +89,10 @@ class Choice(Filter):
         """The roles, and which of their letters. Raises Failure."""
         given = (self.letter is not None, self.is_given, self.everything)
         if sum(given) != 1:
-            raise Failure("which dead letters? Give an ID, a filter (--role, --because, …), or --all", Exit.USAGE)
+            raise Failure(
+                "which dead letters? Give one of these, and not two: an ID, a filter (--role, --because, …), or --all",
+                Exit.USAGE,
+            )
         if self.letter is None:
             return self.roles, self.to_wanted(now)
         role, number = read_id(self.letter)
@@ -136,7 +140,10 @@ async def _print_letters(letters: Letters, wanted: Wanted, limit: int, json: boo
         console.print_json([to_json(letter) for letter in found])
         return
     columns = ("id", "buried", "message", "deliveries", "reason")
-    rows = ((one.id, console.day(one.at), one.message_id or "?", f"{one.deliveries}", one.reason) for one in found)
+    rows = (
+        (one.id, console.day(one.at), one.message_id or "?", f"{one.deliveries}", first_line(one.reason))
+        for one in found
+    )
     if found:
         console.out().print(console.table(columns, rows, right=("deliveries",)))
     counts = await letters.counted(wanted)
@@ -151,13 +158,25 @@ async def _print_groups(letters: Letters, wanted: Wanted, json: bool) -> None:
         return
     columns = ("letters", "of", "first", "last", "example", "reason")
     rows = (
-        (f"{one.letters:,}", one.role, console.day(one.first_at), console.day(one.last_at), one.example, one.reason)
+        (
+            f"{one.letters:,}",
+            one.role,
+            console.day(one.first_at),
+            console.day(one.last_at),
+            one.example,
+            first_line(one.reason),
+        )
         for one in groups
     )
     if groups:
         console.out().print(console.table(columns, rows, right=("letters",)))
     else:
         console.say(_none(letters))
+
+
+def first_line(reason: str) -> str:
+    """A driver adds its statement, and a link to its manual: `saga dlq show` has all of it."""
+    return reason.partition("\n")[0]
 
 
 def _none(letters: Letters) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from orchestrator.definition import Action
-from orchestrator.why.facts import Facts, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from orchestrator.why.facts import Facts, Failing, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 
 LATE: Final = timedelta(seconds=5)
 """What is overdue by more than this is not about to happen: nobody does it."""
@@ -60,6 +60,15 @@ class CommandIsDeadLetter:
 class AnswerIsDeadLetter:
     step: OpenStep
     letter: Letter
+
+
+@dataclass(frozen=True, slots=True)
+class HandlingFails:
+    """Of the command, or, when it is the orchestrator's, of the answer. It is tried again, and then buried."""
+
+    step: OpenStep
+    role: str
+    failing: Failing
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +163,7 @@ Cause = (
     | Queued
     | CommandIsDeadLetter
     | AnswerIsDeadLetter
+    | HandlingFails
     | WaitsForSignal
     | NatsIsAway
     | NobodyListens
@@ -172,6 +182,7 @@ Cause = (
 RANK: Final[tuple[type[Cause], ...]] = (
     CommandIsDeadLetter,
     AnswerIsDeadLetter,
+    HandlingFails,
     NatsIsAway,
     NobodyListens,
     Overdue,
@@ -237,10 +248,7 @@ def _of_step(facts: Facts, step: OpenStep) -> Iterator[Cause]:
 
 
 def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
-    if step.letter is not None:
-        yield CommandIsDeadLetter(step, step.letter)
-    if step.answer_letter is not None:
-        yield AnswerIsDeadLetter(step, step.answer_letter)
+    yield from _of_handling(step)
     if step.child is not None and step.child.status not in ("completed", "compensated"):
         yield ChildNotDone(step, step.child)
         return
@@ -257,6 +265,18 @@ def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
     if asked is not None and asked.database is not None:
         yield DatabaseIsAway(step, asked, asked.database)
     yield AnswerLost(step) if step.is_answered else NotAnswered(step)
+
+
+def _of_handling(step: OpenStep) -> Iterator[Cause]:
+    """What could not be handled: the command, or the answer to it."""
+    if step.letter is not None:
+        yield CommandIsDeadLetter(step, step.letter)
+    if step.answer_letter is not None:
+        yield AnswerIsDeadLetter(step, step.answer_letter)
+    if step.failing is not None:
+        yield HandlingFails(step, step.participant or "", step.failing)
+    if step.answer_failing is not None:
+        yield HandlingFails(step, "orchestrator", step.answer_failing)
 
 
 def _of_receiver(step: OpenStep, service: Listeners) -> Iterator[Cause]:

@@ -9,11 +9,21 @@ from orchestrator.definition import Action
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter that speaks of a command. `useless` when redriving it cannot help."""
+    """A dead letter that speaks of a command. `useless` when redriving it cannot help; `alike` speak of it as well."""
 
     id: str
     reason: str
     useless: bool = False
+    alike: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """A message whose handling raises errors: how often it has, how often it may, and the last one."""
+
+    tries: int
+    most: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,12 @@ class OpenStep:
 
     answer_letter: Letter | None = None
     """The orchestrator has buried the answer."""
+
+    failing: Failing | None = None
+    """The participant cannot handle the command, and tries it again."""
+
+    answer_failing: Failing | None = None
+    """The orchestrator cannot take the answer, and tries again."""
 
     child: Relative | None = None
     signal: tuple[str, ...] = ()

@@ -22,12 +22,13 @@ from orchestrator.model import ENDED, Phase, Saga, StepStatus
 from orchestrator.queries import LogLine, Queries, SagaView
 from orchestrator.registry import Definitions
 from orchestrator.tables import sagas, throttles
-from orchestrator.why.facts import Facts, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from orchestrator.why.facts import Facts, Failing, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 from orchestrator.window import Windows
 from outbox.broker import Broker
 from outbox.database import Database
 from outbox.dead_letters import Buried, buried_from
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, SchemaMissing
+from outbox.suspects import GIVE_UP_AFTER
 from outbox.tables import MessagingTables
 from outbox.topology import Inlet
 
@@ -69,6 +70,7 @@ class Found:
     answered: set[str] = field(default_factory=set)
     outgoing: set[str] = field(default_factory=set)
     letters: dict[str, Letter] = field(default_factory=dict)
+    failing: dict[str, Failing] = field(default_factory=dict)
     problem: str | None = None
 
 
@@ -237,7 +239,7 @@ class Witness:
 async def _look_into(door: Door, commands: Sequence[str]) -> Found:
     """What one database holds of these commands: in its inbox, its outbox, and its dead letters."""
     database, tables, found = door.open(), door.tables, Found()
-    inbox, outbox, letters = tables.inbox.c, tables.outbox.c, tables.dead_letters
+    inbox, outbox, letters, suspects = tables.inbox.c, tables.outbox.c, tables.dead_letters, tables.suspects.c
     try:
         async with database.reading() as connection:
             known = select(inbox.message_id).where(database.any_of(inbox.message_id, commands))
@@ -247,16 +249,23 @@ async def _look_into(door: Door, commands: Sequence[str]) -> Found:
                 waits = select(outbox.message_id).where(outbox.body.contains(quoted, autoescape=True)).limit(1)
                 if (await connection.execute(waits)).first() is not None:
                     found.outgoing.add(command)
-                buried = select(letters).where(letters.c.body.contains(quoted, autoescape=True))
-                if row := (await connection.execute(buried.order_by(letters.c.id.desc()).limit(1))).first():
-                    found.letters[command] = _as_letter(buried_from(door.role, row))
+                buried = letters.c.body.contains(quoted, autoescape=True)
+                newest = select(letters).where(buried).order_by(letters.c.id.desc()).limit(1)
+                if row := (await connection.execute(newest)).first():
+                    count = await connection.execute(select(func.count()).select_from(letters).where(buried))
+                    found.letters[command] = _as_letter(buried_from(door.role, row), count.scalar_one() - 1)
+                ids = (command, f"{command}/reply")
+                failing = select(suspects.failed, suspects.reason).where(suspects.message_id.in_(ids))
+                failing = failing.where(suspects.failed > 0).order_by(suspects.at.desc()).limit(1)
+                if row := (await connection.execute(failing)).first():
+                    found.failing[command] = Failing(row.failed, GIVE_UP_AFTER, row.reason or "")
     finally:
         await database.close()
     return found
 
 
-def _as_letter(buried: Buried) -> Letter:
-    return Letter(buried.id, buried.reason, (buried.impossible or buried.useless) is not None)
+def _as_letter(buried: Buried, alike: int) -> Letter:
+    return Letter(buried.id, buried.reason, (buried.impossible or buried.useless) is not None, alike)
 
 
 def _with_problems(services: Mapping[str, Listeners], books: Mapping[str, Found]) -> dict[str, Listeners]:
@@ -282,13 +291,15 @@ def _placed(step: OpenStep, command: str | None, books: Mapping[str, Found]) -> 
         return step
     placed = replace(step, unpublished_since=step.last_asked_at if command in ours.outgoing else None)
     if step.participant == "orchestrator":  # it keeps no inbox, and its outbox and letters are ours
-        return replace(placed, letter=ours.letters.get(command))
+        return replace(placed, letter=ours.letters.get(command), failing=ours.failing.get(command))
     return replace(
         placed,
         is_answered=None if theirs.problem else command in theirs.answered,
         is_answer_unpublished=command in theirs.outgoing,
         letter=theirs.letters.get(command),
         answer_letter=ours.letters.get(command),
+        failing=theirs.failing.get(command),
+        answer_failing=ours.failing.get(command),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 from orchestrator.why import causes
 from orchestrator.why.causes import Cause, cause_of
-from orchestrator.why.facts import Facts, Letter, OpenStep, Queue
+from orchestrator.why.facts import Facts, Failing, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
 from outbox.moments import moment
 
@@ -46,6 +46,7 @@ def _words(facts: Facts, cause: Cause) -> tuple[str, tuple[str, ...]]:
         case (
             causes.CommandIsDeadLetter()
             | causes.AnswerIsDeadLetter()
+            | causes.HandlingFails()
             | causes.NatsIsAway()
             | causes.NobodyListens()
             | causes.NotPublished()
@@ -81,7 +82,9 @@ def _of_the_whole(
         case causes.IsStuck(stuck=stuck):
             sentence = f"It is stuck at {stuck.step}, and a person must act: {_clause(stuck.reason)}"
             if stuck.letter is not None:
-                return f"{sentence}; what was sent is the dead letter {_told(stuck.letter)}.", _redrive(stuck.letter)
+                return f"{sentence}; what was sent is the dead letter {_told(stuck.letter)}.", _redrive(
+                    stuck.letter, facts
+                )
             return f"{sentence}.", stuck.command or ("get", saga)
         case causes.NotLoaded():
             named = f"{facts.definition} v{facts.version} ({facts.fingerprint})"
@@ -110,6 +113,7 @@ def _of_trouble(
     facts: Facts,
     cause: causes.CommandIsDeadLetter
     | causes.AnswerIsDeadLetter
+    | causes.HandlingFails
     | causes.NatsIsAway
     | causes.NobodyListens
     | causes.NotPublished
@@ -119,10 +123,16 @@ def _of_trouble(
     match cause:
         case causes.CommandIsDeadLetter(letter=letter):
             told = f"{step.participant} could not handle the command of {_step(step)}: it is the dead letter"
-            return f"{told} {_told(letter)}{_next(facts, step)}.", _redrive(letter)
+            return f"{told} {_told(letter)}{_next(facts, step)}.", _redrive(letter, facts)
         case causes.AnswerIsDeadLetter(letter=letter):
             told = f"{step.participant} has answered {_step(step)}, and the answer could not be taken"
-            return f"{told}: it is the dead letter {_told(letter)}{_next(facts, step)}.", _redrive(letter)
+            return f"{told}: it is the dead letter {_told(letter)}{_next(facts, step)}.", _redrive(letter, facts)
+        case causes.HandlingFails(role=role, failing=failing):
+            what = "answer to" if role == "orchestrator" and step.participant != role else "command of"
+            told = f"{role} fails at the {what} {_step(step)} ({_clause(failing.reason)}; {_tries(failing)})"
+            return f"{told}: it tries again by itself, and goes on when the cause is gone.", (
+                "log", facts.saga_id, "--follow",
+            )  # fmt: skip
         case causes.NatsIsAway(problem=problem):
             told = f"{_step(step, begin=True)} waits for {step.participant}, and {_clause(problem)}"
             return f"{told}: it goes on when NATS is back.", SETTINGS
@@ -198,8 +208,16 @@ def _queued(facts: Facts, queue: Queue) -> str:
     return "; ".join(parts) + "."
 
 
-def _redrive(letter: Letter) -> tuple[str, ...]:
-    return ("dlq", "show", letter.id) if letter.useless else ("dlq", "redrive", letter.id, *REASON)
+def _redrive(letter: Letter, facts: Facts) -> tuple[str, ...]:
+    """Each attempt that could not be handled has left a letter: all of them go together."""
+    if letter.useless:
+        return ("dlq", "show", letter.id)
+    which = ("--saga", facts.saga_id) if letter.alike else (letter.id,)
+    return ("dlq", "redrive", *which, *REASON)
+
+
+def _tries(failing: Failing) -> str:
+    return f"tried {_count(failing.tries, 'time')} of {failing.most} before it is buried"
 
 
 def _step(step: OpenStep, *, begin: bool = False) -> str:
@@ -220,11 +238,13 @@ def _next(facts: Facts, step: OpenStep) -> str:
 
 
 def _told(letter: Letter) -> str:
-    return f"{letter.id} ({_clause(letter.reason)})"
+    alike = f", like {_count(letter.alike, 'other')}" if letter.alike else ""
+    return f"{letter.id} ({_clause(letter.reason)}){alike}"
 
 
 def _clause(text: str) -> str:
-    return text.strip().rstrip(".")
+    """The first line: a driver adds its statement, and a link to its manual."""
+    return text.strip().partition("\n")[0].rstrip(". ")
 
 
 def _count(number: int, noun: str) -> str:

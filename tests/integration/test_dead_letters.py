@@ -244,6 +244,8 @@ async def test_letters_are_found_by_reason_saga_and_role_and_counted_by_what_the
     assert [one.message_id for one in await letters.find(Wanted(saga="s2"))] == ["s2/do"]
     groups = [(one.role, one.reason, one.letters) for one in await letters.groups(Wanted())]
     assert groups == [("inventory", "# of tea wanted", 2), ("inventory", "it is not JSON", 1)]
+    assert [one.reason for one in await letters.find(Wanted(because="# of tea wanted"))] == reasons[1::-1]
+    assert await letters.find(Wanted(because="_ of tea")) == []
     [first] = await letters.find(Wanted(saga="s0"))
     assert await letters.one("inventory", first.number) == first
     with pytest.raises(UnknownLetter, match="there is no dead letter inventory/99"):

@@ -189,7 +189,7 @@ async def test_the_ids_of_letters_that_are_gone_are_not_given_again_after_an_upg
     open_database: OpenDatabase, role: Role
 ) -> None:
     database = open_database(role)
-    before, after = revisions(role)[-2:]
+    before, after = revisions(role)[-3:-1]
     await runner.upgrade(database, role, before)
     told = await runner.check(database, role)
     assert ("the ids of dead_letters may be given again" in told) == (database.dialect == "sqlite")
@@ -198,14 +198,14 @@ async def test_the_ids_of_letters_that_are_gone_are_not_given_again_after_an_upg
             await connection.execute(text(LETTER), {"digest": f"{number}"})
         await connection.execute(text(NOTED))
         await connection.execute(text("DELETE FROM dead_letters WHERE id > 1"))
-    assert await runner.upgrade(database, role) == [after]
+    assert await runner.upgrade(database, role, after) == [after]
     async with database.transaction() as connection:
         await connection.execute(text(LETTER), {"digest": "new"})
         found = list((await connection.execute(text("SELECT id FROM dead_letters ORDER BY id"))).scalars())
         noted = list((await connection.execute(text("SELECT id FROM dead_letter_log ORDER BY id"))).scalars())
     assert (found, noted) == ([1, 4], [1, 2, 3])
     assert await runner.downgrade(database, role, before) == [after]
-    assert await runner.upgrade(database, role) == [after]
+    assert after in await runner.upgrade(database, role)
     assert await runner.check(database, role) == []
 
 

@@ -134,6 +134,14 @@ async def test_an_ambiguous_beginning_is_refused_with_examples(queries: Queries,
         await queries.find("AAA")
 
 
+@pytest.mark.parametrize("text", ["", " "])
+async def test_nothing_is_the_beginning_of_no_id(queries: Queries, world: World, text: str) -> None:
+    """As of a variable of the shell that was never set."""
+    await ids(world, "AAA111")
+    with pytest.raises(UnknownSaga, match="no saga has an empty id"):
+        await queries.find(text)
+
+
 @pytest.mark.parametrize("text", ["nothing", "A%", "AAA_11", "%", "_"])
 async def test_what_is_not_there_is_not_found(queries: Queries, world: World, text: str) -> None:
     await ids(world, "AAA111")

@@ -130,6 +130,13 @@ class Buries:
             unit.bury(received.dead_letter("there is no such shelf"))
 
 
+class Fails:
+    """Raises an error at everything."""
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        raise LookupError("there is no such shelf\nand more of it")
+
+
 class Deaf:
     """Takes everything, and never answers."""
 
@@ -215,6 +222,19 @@ async def test_a_command_that_is_a_dead_letter_moves_on_when_it_is_redriven(stag
     assert found.command[:3] == ("dlq", "redrive", "inventory/1")
     await scene.world.start("inventory")
     await scene.redrive(found.command[2])
+    assert await scene.world.until_ended([saga_id]) == ["completed"]
+
+
+async def test_a_handler_that_fails_is_told_before_its_command_is_a_dead_letter(stage: Staging) -> None:
+    scene = await stage("orchestrator", "order", "payment")
+    async with instead_of("inventory", scene, Fails()):
+        [saga_id] = await scene.world.place(an_order())
+        found = await scene.until(saga_id, "handling-fails", "tried 2 times of 8 before it is buried")
+    told = (
+        "inventory fails at the command of step reserve-stock (handling failed: LookupError: there is no such shelf; "
+    )
+    assert found.sentence.startswith(told)
+    await scene.world.start("inventory")
     assert await scene.world.until_ended([saga_id]) == ["completed"]
 
 

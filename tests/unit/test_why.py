@@ -9,7 +9,7 @@ import pytest
 from orchestrator.definition import Action
 from orchestrator.why import Cause, Facts, cause_of, diagnose
 from orchestrator.why.causes import BUSY, RANK
-from orchestrator.why.facts import Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from orchestrator.why.facts import Failing, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
 from outbox.intake import QUEUE_MESSAGES
 from outbox.moments import moment
 from tests.unit.test_how_to import parse
@@ -114,6 +114,25 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "inventory could not handle the command of step reserve-stock: it is the dead letter inventory/3 "
         "(no such shelf); it is asked again in 9 s (attempt 3 of 6).",
         "dlq redrive inventory/3 --reason …",
+    ),
+    "every attempt is a dead letter": (
+        at_step(letter=replace(LETTER, alike=11)),
+        "command-is-dead-letter",
+        "it is the dead letter inventory/3 (no such shelf), like 11 others; it is asked again in 9 s",
+        "dlq redrive --saga 01ABC --reason …",
+    ),
+    "its handler fails": (
+        at_step(failing=Failing(7, 8, "handling failed: no such table\n[SQL: SELECT 1]\n(see https://example.org)")),
+        "handling-fails",
+        "inventory fails at the command of step reserve-stock (handling failed: no such table; tried 7 times of 8 "
+        "before it is buried): it tries again by itself, and goes on when the cause is gone.",
+        "log 01ABC --follow",
+    ),
+    "the orchestrator fails at the answer": (
+        at_step(is_answered=True, answer_failing=Failing(1, 8, "handling failed: KeyError")),
+        "handling-fails",
+        "orchestrator fails at the answer to step reserve-stock (handling failed: KeyError; tried 1 time of 8 before",
+        "log 01ABC --follow",
     ),
     "redriving it is useless": (
         at_step(letter=replace(LETTER, useless=True)),
