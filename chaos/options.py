@@ -8,6 +8,7 @@ from typing import Final
 from chaos.errors import BadOptions
 
 LONGEST: Final = 24 * 3600.0
+PATIENCE: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Options:
     every: float | None = None
     """Seconds between two faults, on average; each scenario has its own."""
 
-    patience: float = 300.0
+    patience: float = PATIENCE
     """Seconds in which every saga must have ended once the faults are over."""
 
     data_dir: Path = Path(".chaos")

@@ -25,7 +25,7 @@ from chaos.fleet import Fleet, start_all
 from chaos.guard import guarded
 from chaos.load import Load
 from chaos.names import REPLICAS
-from chaos.options import Options
+from chaos.options import PATIENCE, Options
 from chaos.plan import Planned, plan
 from chaos.proof import Proof, prove
 from chaos.record import Fault, Invariant, Record, Violation
@@ -270,4 +270,5 @@ def reproduce(options: Options) -> str:
     command += ["--duration", f"{options.duration:g}", "--rate", f"{options.rate:g}"]
     command += ["--orders", str(options.orders)] if options.orders is not None else []
     command += ["--every", f"{options.every:g}"] if options.every is not None else []
+    command += ["--patience", f"{options.patience:g}"] if options.patience != PATIENCE else []
     return shlex.join(command)

@@ -181,6 +181,8 @@ class Process:
     def freeze(self, seconds: float) -> None:
         """Do nothing for a while, and know nothing of it."""
         now = asyncio.get_running_loop().time()
+        if self.around.fate.lines is not None:
+            self.around.fate.note(f"{self.name}: stands still for {seconds:g} s")
         self.frozen_until = max(self.frozen_until, now + seconds)
         for _ in range(self.around.server.freeze(self, seconds)):
             self.around.fate.count("transaction-taken-back", self.name)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -138,7 +139,8 @@ def _all_outcomes(seed: int, schedules: int, jobs: int) -> Iterator[list[Outcome
 
 
 def _as_they_come(pool: ProcessPoolExecutor, chunks: list[range]) -> Iterator[list[Outcome]]:
-    waiting: set[Future[list[Outcome]]] = {pool.submit(_play_chunk, chunk) for chunk in chunks}
+    with _deaf():
+        waiting: set[Future[list[Outcome]]] = {pool.submit(_play_chunk, chunk) for chunk in chunks}
     while waiting:
         done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
         for future in done:
@@ -148,8 +150,17 @@ def _as_they_come(pool: ProcessPoolExecutor, chunks: list[range]) -> Iterator[li
 _players: list[Player] = []
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started here never hear Ctrl-C, not even before they have begun: their parent ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit; ours only waits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started us stops us
     _players.append(Player())
 
 

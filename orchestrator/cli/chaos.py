@@ -70,6 +70,8 @@ def run(
 
     Exit 8 when a promise was broken, 1 when the run has shown nothing: no fault has fired, or no saga completed.
     """
+    for file in filter(None, (json, html)):
+        _need_place(file)
     chosen = secrets.randbelow(10**6) if seed is None else seed
     console.say(f"seed {chosen}")
     outcome = _run(
@@ -83,8 +85,14 @@ def run(
         patience=patience,
         data_dir=data_dir,
     )
-    _keep(outcome, json, html)
-    return _judge(outcome)
+    verdict = _judge(outcome)
+    try:
+        _keep(outcome, json, html)
+    except Failure as failure:
+        if verdict == Exit.OK:
+            raise
+        console.say(str(failure))  # what was found is worse
+    return verdict
 
 
 def _run(keep: bool, **options: Any) -> "Outcome":
@@ -133,9 +141,21 @@ def _judge(outcome: "Outcome") -> int:
     return Exit.VIOLATION if outcome.record.violations else Exit.ERROR
 
 
-def _write(file: Path, text: str) -> None:
+def _need_place(file: Path) -> None:
+    """A run takes minutes: whether what it finds can be written down is seen before it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not file.exists()
+        with file.open("ab"):
+            pass
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise Failure(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _write(file: Path, text: str) -> None:
+    try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Failure(f"{file} cannot be written: {error.strerror}") from error

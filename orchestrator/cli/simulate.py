@@ -5,6 +5,7 @@ The simulation stands above this package, so it is loaded when it is needed and 
 
 import os
 import secrets
+import signal
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,7 @@ def simulate(
     """Play sagas against crashes, pauses, lost and doubled messages, outages and wipes, in virtual time; prove each.
 
     The same seed plays the same schedule. A broken promise is printed with the one command that plays it again. Exit 8
-    when a promise was broken; 1 when nothing went wrong, or no saga completed: that proves nothing.
+    when a promise was broken; 1 when in several schedules nothing went wrong or no saga completed: that proves nothing.
     """
     first = secrets.randbits(40) if seed is None else seed
     if not trace:
@@ -58,6 +59,7 @@ def simulate(
 
 
 def _run(seed: int, schedules: int, jobs: int) -> "Report":
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))  # take the players along
     from simulation.runner import run
 
     bar, task = console.progress("simulating", schedules)

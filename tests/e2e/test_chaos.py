@@ -90,6 +90,14 @@ def test_nonsense_is_refused_before_anything_starts(saga: Saga, arguments: tuple
     assert list(saga.folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_record_that_cannot_be_written_is_told_before_the_run(saga: Saga, option: str) -> None:
+    done = saga("chaos", "run", "mix", option, "/proc/record")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("saga: /proc/record cannot be written: ")
+    assert list(saga.folder.iterdir()) == []
+
+
 def test_other_commands_do_not_load_chaos() -> None:
     look = "import sys, orchestrator.cli.main; print(json.dumps([name for name in sys.modules if name == 'chaos']))"
     done = subprocess.run(

@@ -3,9 +3,12 @@
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,7 +19,7 @@ from orchestrator.cli.simulate import simulate
 from simulation.fate import STEADY, SUDDEN
 from simulation.runner import Player, command_of, run
 from tests.mutants.outside import BUGS, Bug, dug_in
-from tests.support.cli import REPOSITORY
+from tests.support.cli import REPOSITORY, Saga, processes_of
 
 PAGE: Final = REPOSITORY / "docs" / "simulation.md"
 
@@ -106,6 +109,26 @@ def test_a_plain_bug_is_found_with_any_seed(bug: Bug, player: Player) -> None:
 
 
 # --- the command
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after", [0.0, 2.0])
+def test_a_run_that_is_stopped_takes_its_players_along(tmp_path: Path, number: signal.Signals, after: float) -> None:
+    """Also when they have only begun to start."""
+    saga = Saga(tmp_path)
+    with saga.background("simulate", "--schedules", "100000", "--jobs", "2") as run:
+        run.until_says("simulating")
+        time.sleep(after)
+        for process in processes_of(tmp_path):
+            if number is signal.SIGINT or process.pid == run.pid:  # Ctrl-C goes to all that a terminal has started
+                process.send_signal(number)
+        ended = run.wait()
+    assert ended.code == Exit.INTERRUPTED, ended.err
+    assert "Traceback" not in ended.err
+    deadline = time.monotonic() + 30
+    while left := processes_of(tmp_path):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
 
 
 @pytest.mark.usefixtures("logging_as_before")
