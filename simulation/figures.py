@@ -64,6 +64,7 @@ def _lines(runs: Sequence[Run]) -> Iterator[str]:
     yield "|---|--:|"
     yield f"| runs | {len(runs):,} |"
     yield f"| schedules | {sum(run.schedules for run in runs):,} |"
+    yield f"| … of runs without a violation | {sum(run.schedules for run in runs if not run.violations):,} |"
     yield f"| virtual time, in hours | {sum(run.virtual_hours for run in runs):,.1f} |"
     yield f"| sagas | {sum(run.sagas for run in runs):,} |"
     yield from (f"| … {end} | {count:,} |" for end, count in sorted(ends.items()))

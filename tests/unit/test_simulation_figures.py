@@ -39,6 +39,7 @@ def test_every_run_that_was_kept_counts(tmp_path: Path) -> None:
     keep(tmp_path, "b.json", 110, violations=[found])
     told = cells(table(kept(tmp_path)))
     assert (told["runs"], told["schedules"], told["virtual time, in hours"]) == ("2", "20", "2.0")
+    assert told["… of runs without a violation"] == "10"
     assert (told["sagas"], told["… completed"], told["… compensated"]) == ("42", "22", "20")
     assert told["faults that fired, and what people did"] == "14"
     assert (told["… broker-away"], told["… process-crashed"]) == ("6", "8")
