@@ -701,7 +701,7 @@ async def test_suspects_go_when_the_broker_has_forgotten_their_messages(
     await prune(world, clock, batch=batch, dry_run=True)
     assert len(await world.rows("order", select(table))) == 6
     await prune(world, clock, batch=batch)
-    assert [tuple(row) for row in await world.rows("order", select(table))] == [tuple(young.values())]
+    assert [row.digest for row in await world.rows("order", select(table))] == ["young"]
 
 
 async def test_dead_letters_survive_a_crash_after_they_were_archived(
