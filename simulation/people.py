@@ -1,6 +1,7 @@
 """The people of a schedule: customers who order until they are told, and an operator who interferes.
 
-Some customers start a saga themselves, as `saga start` does; for others a service does it, with a command."""
+Some customers start a saga themselves, as `saga start` does; for others a service does it, with a command.
+"""
 
 import asyncio
 from collections.abc import Mapping, Sequence

@@ -237,7 +237,7 @@ class Witness:
 
 
 async def _look_into(door: Door, commands: Sequence[str]) -> Found:
-    """What one database holds of these commands: in its inbox, its outbox, and its dead letters."""
+    """What one database holds of these commands: in its inbox, its outbox, its dead letters, its suspects."""
     database, tables, found = door.open(), door.tables, Found()
     inbox, outbox, letters, suspects = tables.inbox.c, tables.outbox.c, tables.dead_letters, tables.suspects.c
     try:

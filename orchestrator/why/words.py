@@ -82,9 +82,8 @@ def _of_the_whole(
         case causes.IsStuck(stuck=stuck):
             sentence = f"It is stuck at {stuck.step}, and a person must act: {_clause(stuck.reason)}"
             if stuck.letter is not None:
-                return f"{sentence}; what was sent is the dead letter {_told(stuck.letter)}.", _redrive(
-                    stuck.letter, facts
-                )
+                told = f"{sentence}; what was sent is the dead letter {_told(stuck.letter)}."
+                return told, _redrive(stuck.letter, facts)
             return f"{sentence}.", stuck.command or ("get", saga)
         case causes.NotLoaded():
             named = f"{facts.definition} v{facts.version} ({facts.fingerprint})"

@@ -1,6 +1,6 @@
 """A message that is suspected says which it is, and why, so that `saga why` can tell before it is buried.
 
-Not for older replicas: none of theirs is stopped, but what they note has no reason.
+Safe while older replicas run: what they note has no reason.
 """
 
 from alembic.operations import Operations
