@@ -39,12 +39,12 @@ class FolderLock:
     """Says that this process owns a folder. Advisory, and released by the kernel when the process dies."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
         """Take the lock, creating its file; False when somebody else holds it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -55,7 +55,7 @@ class FolderLock:
 
     def rename(self, path: Path) -> None:
         """Move the lock file: a lock that is taken first and shown after is never seen free."""
-        self._path = self._path.rename(path)
+        self.path = self.path.rename(path)
 
     def release(self) -> None:
         """Let go; without effect when the lock is not held."""

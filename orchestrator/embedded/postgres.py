@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -393,14 +394,18 @@ def _lowest_outgoing_port() -> int:
 
 
 def _sweep(parent: Path) -> None:
-    """End and delete the clusters whose owner was killed before it could."""
+    """End and delete the clusters whose owner was killed before it could.
+
+    Several may sweep at once: what another has deleted in the meantime is not there any more, and that is all.
+    """
     for folder in parent.glob(f"{_PREFIX}*"):
-        if folder.is_symlink() or folder.lstat().st_uid != os.geteuid() or not (folder / "lock").exists():
-            continue
-        lock = FolderLock(folder / "lock")
-        if lock.acquire():
-            _discard(folder)
-            lock.release()
+        with suppress(FileNotFoundError):
+            if folder.is_symlink() or folder.lstat().st_uid != os.geteuid() or not (folder / "lock").exists():
+                continue
+            lock = FolderLock(folder / "lock")
+            if lock.acquire():
+                _discard(folder)
+                lock.release()
 
 
 def _discard(folder: Path) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import embedded
-from orchestrator.embedded import EmbeddedServerError
+from orchestrator.embedded import EmbeddedServerError, FolderLock
 from orchestrator.embedded.nats_server import (
     BINARY_VARIABLE,
     EmbeddedNats,
@@ -340,6 +340,28 @@ class TestPostgres:
             with EmbeddedPostgres(durable=False, parent=shared_folder) as other:
                 assert other.dsn() != server.dsn()
             assert await setting(server.dsn(), "port") in server.dsn()
+
+    @pytest.mark.parametrize("taken", ["the one in hand", "the next one"])
+    def test_two_starts_at_once_sweep_up_the_same_folders(
+        self, shared_folder: Path, monkeypatch: pytest.MonkeyPatch, taken: str
+    ) -> None:
+        """What one has listed, the other deletes: before the first looks at it, or just as it takes its lock."""
+        abandoned = [shared_folder / "amends-postgres-1", shared_folder / "amends-postgres-2"]
+        for folder in abandoned:
+            folder.mkdir()
+            (folder / "lock").touch()
+
+        def acquire(lock: FolderLock) -> bool:
+            if lock.path.name == "lock":
+                for folder in abandoned:
+                    if (folder in lock.path.parents) is (taken == "the one in hand"):
+                        shutil.rmtree(folder, ignore_errors=True)
+            return as_ever(lock)
+
+        as_ever = FolderLock.acquire
+        monkeypatch.setattr(FolderLock, "acquire", acquire)
+        with EmbeddedPostgres(durable=False, parent=shared_folder) as server:
+            assert contents(shared_folder) == [server.folder]
 
     def test_port_in_use(self, shared_folder: Path) -> None:
         with EmbeddedPostgres(durable=False, parent=shared_folder) as server:
