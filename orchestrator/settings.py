@@ -4,7 +4,7 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psutil
 from pydantic import Field, ValidationError, field_validator
@@ -46,14 +46,19 @@ class Settings(BaseSettings):
         description="sagas of a definition at work, beyond which those that come by themselves wait; 0: all go",
     )
     pool_size: int = Field(5, ge=1, description="connections to PostgreSQL per role")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
-    log_format: str = Field("text", pattern="^(text|json)$")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
     health_address: str = Field(
-        "",
-        pattern=r"^$|^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$",
-        description="host:port where `saga run` and `saga dev` answer /healthz and /readyz; port 0: a free one",
+        "", description="host:port where `saga run` and `saga dev` answer /healthz and /readyz; port 0: a free one"
     )
     crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")
+
+    @field_validator("health_address")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        if value and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}", value):
+            raise ValueError("write host:port, as in 127.0.0.1:8080, or [::1]:0 for a free port")
+        return value
 
     @field_validator("crash_at")
     @classmethod
@@ -81,12 +86,18 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         detail = error.errors(include_url=False)[0]
         name = "SAGA_" + "_".join(str(part) for part in detail["loc"]).upper()
-        raise BadSettings(f"{name}={detail['input']!r}: {detail['msg']}") from error
+        reason = detail.get("ctx", {}).get("error", detail["msg"])  # without pydantic's "Value error, "
+        raise BadSettings(f"{name}={detail['input']!r}: {reason}") from error
     if settings.nats_url:
         return settings
     return settings.model_copy(
         update={"nats_url": _dev_file(settings.data_dir).get("nats_url") or "nats://127.0.0.1:4222"}
     )
+
+
+def names_nats() -> bool:
+    """Whether the environment says which NATS; else it is that of a `saga dev`."""
+    return bool(Settings().nats_url)
 
 
 def write_dev_file(data_dir: Path, nats_url: str) -> None:

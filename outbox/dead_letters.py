@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import ColumnElement, Row, delete, insert, or_, select
 
 from outbox.envelope import Subject, Unreadable, decode
+from outbox.reasons import pattern_of
 from outbox.unit_of_work import MAX_MESSAGE_BYTES, Outbox, UnitOfWork
 
 LETTERS_AT_ONCE: Final = 50
@@ -73,7 +74,7 @@ class Wanted:
 
     numbers: Sequence[int] = ()
     because: str | None = None
-    """A part of the reason; `#` stands for any number, as where letters are counted by reason."""
+    """A part of the reason, in which `#` and `…` stand for what `outbox.reasons` puts them for."""
 
     saga: str | None = None
     before: datetime | None = None
@@ -154,7 +155,7 @@ class DeadLetters:
         if wanted.numbers:
             yield self._outbox.database.any_of(columns.id, wanted.numbers)
         if wanted.because is not None:
-            yield columns.reason.like(_pattern(wanted.because), escape="\\")
+            yield columns.reason.regexp_match(pattern_of(wanted.because))
         if wanted.saga is not None:
             commands = columns.message_id.startswith(f"{wanted.saga}/", autoescape=True)
             yield or_(commands, columns.body.contains(wanted.saga, autoescape=True))
@@ -162,12 +163,6 @@ class DeadLetters:
             yield columns.at < wanted.before
         if wanted.since is not None:
             yield columns.at >= wanted.since
-
-
-def _pattern(part: str) -> str:
-    for special in ("\\", "%", "_"):
-        part = part.replace(special, f"\\{special}")
-    return f"%{part.replace('#', '%')}%"
 
 
 def buried_from(role: str, row: Row[Any]) -> Buried:

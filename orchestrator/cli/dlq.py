@@ -19,6 +19,7 @@ from orchestrator.composition import open_letters
 from orchestrator.letters import Letters
 from orchestrator.settings import ROLES, Settings
 from outbox.dead_letters import Act, Buried, Order, Outcome, Wanted
+from outbox.reasons import first_line
 
 PANEL: Final = "Which dead letters"
 LetterId = Annotated[str, typer.Argument(metavar="ID", help="As `saga dlq ls` shows it: order/12.")]
@@ -43,7 +44,11 @@ class Filter:
     ] = None
     because: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Only with this in their reason; # is any number.", rich_help_panel=PANEL),
+        typer.Option(
+            metavar="TEXT",
+            help="Only with this in their reason; # is any number, … any quotation.",
+            rich_help_panel=PANEL,
+        ),
     ] = None
     saga: Annotated[
         str | None, typer.Option(metavar="ID", help="Only what speaks of this saga.", rich_help_panel=PANEL)
@@ -172,11 +177,6 @@ async def _print_groups(letters: Letters, wanted: Wanted, json: bool) -> None:
         console.out().print(console.table(columns, rows, right=("letters",)))
     else:
         console.say(_none(letters))
-
-
-def first_line(reason: str) -> str:
-    """A driver adds its statement, and a link to its manual: `saga dlq show` has all of it."""
-    return reason.partition("\n")[0]
 
 
 def _none(letters: Letters) -> str:

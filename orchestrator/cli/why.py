@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import typer
 
@@ -14,7 +14,7 @@ from orchestrator.cli.options import DataDir, Json, SagaId, settings_of
 from orchestrator.composition import open_client, witness_of
 from orchestrator.definition import Saga as Definition
 from orchestrator.model import Saga
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, names_nats
 from orchestrator.why import Advisor, diagnose
 
 
@@ -35,7 +35,7 @@ def why(saga: SagaId, data_dir: DataDir = None, json: Json = False) -> None:
 async def _why(settings: Settings, saga: str, data_dir: Path | None, json: bool) -> None:
     async with open_client(settings) as client:
         saga_id = await client.queries.find(saga)
-        witness = witness_of(settings, client, ADVISOR)
+        witness = witness_of(settings, client, advisor())
         facts = await witness.facts(saga_id, client.engine.outbox.clock.now())
     found = diagnose(facts)
     command = console.paste(*found.command, data_dir=data_dir)
@@ -55,4 +55,6 @@ def _signal(definition: Definition[Any], saga: Saga, step: str) -> tuple[str, ..
     return next((one.commands[0] for one in awaited(definition, saga) if one.step == step), ())
 
 
-ADVISOR: Final = Advisor(_order, _signal)
+def advisor() -> Advisor:
+    """What there is to be ordered here: NATS comes back with `saga dev` when nobody has named another."""
+    return Advisor(_order, _signal, broker=("config", "show") if names_nats() else ("dev",))

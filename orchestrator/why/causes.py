@@ -268,12 +268,15 @@ def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
 
 
 def _of_handling(step: OpenStep) -> Iterator[Cause]:
-    """What could not be handled: the command, or the answer to it."""
-    if step.letter is not None:
+    """What could not be handled: the command, or the answer to it.
+
+    A command that has an answer was handled in the end, whatever an earlier delivery of it has left behind.
+    """
+    if step.letter is not None and not step.is_answered:
         yield CommandIsDeadLetter(step, step.letter)
     if step.answer_letter is not None:
         yield AnswerIsDeadLetter(step, step.answer_letter)
-    if step.failing is not None:
+    if step.failing is not None and not step.is_answered:
         yield HandlingFails(step, step.participant or "", step.failing)
     if step.answer_failing is not None:
         yield HandlingFails(step, "orchestrator", step.answer_failing)

@@ -135,7 +135,7 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything. `broker` is why NATS could not be asked, as a clause."""
+    """Everything. `broker` is why NATS could not be asked, as a clause, and `broker_command` what then helps."""
 
     saga_id: str
     definition: str
@@ -154,3 +154,4 @@ class Facts:
     steps: tuple[OpenStep, ...] = ()
     services: Mapping[str, Listeners] = field(default_factory=dict)
     broker: str | None = None
+    broker_command: tuple[str, ...] = ("config", "show")

@@ -57,10 +57,11 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Advisor:
-    """What a person can order: for a saga that is stuck, and to signal one that waits at a step."""
+    """What a person can order: for a saga that is stuck, to signal one that waits at a step, and where NATS is away."""
 
     stuck: Callable[[Definition[Any], Saga, datetime], tuple[str, ...]]
     signal: Callable[[Definition[Any], Saga, str], tuple[str, ...]]
+    broker: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -197,6 +198,7 @@ class Witness:
             steps=tuple(_placed(step, commands.get(step.name), books) for step in steps),
             services=_with_problems({} if isinstance(services, str) else services, books),
             broker=services if isinstance(services, str) else None,
+            broker_command=self._advisor.broker,
         )
 
     async def _books(self, roles: Iterable[str], commands: Iterable[str]) -> dict[str, Found]:

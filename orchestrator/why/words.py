@@ -9,6 +9,7 @@ from orchestrator.why.causes import Cause, cause_of
 from orchestrator.why.facts import Facts, Failing, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
 from outbox.moments import moment
+from outbox.reasons import first_line
 
 REASON: Final = ("--reason", "…")
 SETTINGS: Final = ("config", "show")
@@ -134,7 +135,7 @@ def _of_trouble(
             )  # fmt: skip
         case causes.NatsIsAway(problem=problem):
             told = f"{_step(step, begin=True)} waits for {step.participant}, and {_clause(problem)}"
-            return f"{told}: it goes on when NATS is back.", SETTINGS
+            return f"{told}: it goes on when NATS is back.", facts.broker_command
         case causes.NobodyListens(service=service):
             what = "answers" if service.role == "orchestrator" and step.is_answered else "commands"
             messages = (service.waiting or 0) + service.in_hand
@@ -242,8 +243,8 @@ def _told(letter: Letter) -> str:
 
 
 def _clause(text: str) -> str:
-    """The first line: a driver adds its statement, and a link to its manual."""
-    return text.strip().partition("\n")[0].rstrip(". ")
+    """Without what a driver adds, and without the full stop: the sentence goes on."""
+    return first_line(text).rstrip(". ")
 
 
 def _count(number: int, noun: str) -> str:

@@ -37,5 +37,7 @@ def test_why_tells_what_is_out_of_reach_when_nothing_runs(saga: Saga) -> None:
     assert (seen["cause"], seen["command"]) == ("nats-is-away", "saga config show")
     assert "Step open-order waits for order, and NATS at nats://127.0.0.1:1 is out of reach (" in seen["sentence"]
     assert "127.0.0.1:1/x is out of reach" in seen["facts"]["services"]["order"]["database"]
+    here = saga("why", saga_id, "--json").json()
+    assert (here["cause"], here["command"]) == ("nats-is-away", "saga dev"), "nobody has named a NATS"
     away = saga("why", saga_id, SAGA_ORCHESTRATOR_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
     assert (away.code, away.out) == (7, "")

@@ -89,7 +89,7 @@ def test_without_an_address_nobody_answers_and_a_bad_one_is_refused(saga: Saga) 
         refused = saga("run", "order", SAGA_HEALTH_ADDRESS=address)
     assert (refused.code, refused.out) == (2, "")
     assert f"SAGA_HEALTH_ADDRESS='{address}': nobody can listen there: Address already in use" in refused.err
-    assert saga("run", "order", SAGA_HEALTH_ADDRESS="8080").code == 2
+    assert "'8080': write host:port, as in 127.0.0.1:8080" in saga("run", "order", SAGA_HEALTH_ADDRESS="8080").err
     assert saga("run", "order", SAGA_HEALTH_ADDRESS="127.0.0.1:99999").code == 2
     assert saga("run", "order", SAGA_HEALTH_ADDRESS="127.0.0.1:-1").code == 2
     unknown = saga("run", "order", SAGA_HEALTH_ADDRESS="nowhere.invalid:0")

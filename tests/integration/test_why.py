@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 from nats.errors import TimeoutError as NatsTimeout
 
-from orchestrator.cli.why import ADVISOR
+from orchestrator.cli.why import advisor
 from orchestrator.composition import PARTICIPANTS, inlet_of, messaging_of
 from orchestrator.definition import Policy
 from orchestrator.embedded.nats_server import EmbeddedNats
@@ -65,7 +65,7 @@ class Scene:
         inlets = {role: inlet_of(Settings(), role) for role in PARTICIPANTS}
         inlets |= {REPLIES: reply_inlet(), "orchestrator": command_inlet("orchestrator")}
         windows = Windows(database, DatabaseClock(), known, self.window)
-        witness = Witness(Queries(database, known), database, known, doors, broker, inlets, ADVISOR, windows)
+        witness = Witness(Queries(database, known), database, known, doors, broker, inlets, advisor(), windows)
         try:
             return diagnose(await witness.facts(saga_id, DatabaseClock().now() + self.later))
         finally:

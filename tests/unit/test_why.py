@@ -159,6 +159,12 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "Step reserve-stock waits for inventory, and NATS does not answer: it goes on when NATS is back.",
         "config show",
     ),
+    "NATS is away, and it is that of saga dev": (
+        facts(broker="NATS does not answer", broker_command=("dev",)),
+        "nats-is-away",
+        "Step reserve-stock waits for inventory, and NATS does not answer: it goes on when NATS is back.",
+        "dev",
+    ),
     "nobody listens": (
         at_service("inventory", listeners=0, waiting=412),
         "nobody-listens",
@@ -284,6 +290,12 @@ def test_every_cause_of_a_step_has_its_place() -> None:
 def test_of_several_open_steps_the_most_telling_counts(first: dict[str, Any], then: dict[str, Any]) -> None:
     one, other = replace(STEP, **first), replace(STEP, **then)
     assert cause_of(facts(steps=(one, other))) == cause_of(facts(steps=(other, one))) == cause_of(facts(steps=(one,)))
+
+
+def test_what_an_earlier_delivery_left_behind_does_not_count_when_the_command_has_an_answer() -> None:
+    left = at_step(letter=LETTER, failing=Failing(3, 8, "handling failed: KeyError"))
+    assert diagnose(left).cause == "command-is-dead-letter"
+    assert diagnose(at_step(is_answered=True, letter=LETTER, failing=left.steps[0].failing)).cause == "answer-lost"
 
 
 def test_a_replica_that_is_busy_is_not_taken_for_nobody() -> None:
