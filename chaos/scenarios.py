@@ -27,6 +27,9 @@ class Kind:
     lasts: tuple[float, float] = (0.0, 0.0)
     """Seconds, at least and at most."""
 
+    told_as: tuple[str, ...] = ()
+    """Its names in a report, when it has others there than its own."""
+
 
 def _processes(_count: int) -> Sequence[str]:
     return PROCESSES
@@ -78,7 +81,13 @@ PARTITION = Kind("cut", "the network between two servers of NATS is cut", _betwe
 BROKER_DISK = Kind("disk-full", "the broker's disk is full", _servers_of_nats, (3.0, 10.0))
 DATABASE_DISK = Kind("disk-full", "the database's disk is full", _database, (3.0, 10.0))
 CLOCK = Kind("clock-skew", "the clock of a process jumps by hours", _processes, (10.0, 20.0))
-ROGUE = Kind("rogue", "a participant answers twice, late, never, or with garbage", lambda _: PARTICIPANTS, (10.0, 20.0))
+ROGUE = Kind(
+    "rogue",
+    "a participant answers twice, late, never, or with garbage",
+    lambda _: PARTICIPANTS,
+    (10.0, 20.0),
+    told_as=("answer-garbage", "answer-late", "answer-never", "answer-twice"),
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,11 @@ class Scenario:
 
     calm: float = 5.0
     """Seconds before the first fault, in which one sees how it goes without."""
+
+    @property
+    def faults(self) -> list[str]:
+        """The names of all faults that a report may tell of."""
+        return sorted({name for kind in self.kinds for name in kind.told_as or (kind.name,)})
 
 
 def _scenario(name: str, what: str, *kinds: Kind, every: float = 5.0, brokers: int = 1) -> Scenario:

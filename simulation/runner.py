@@ -7,7 +7,9 @@ seed: `saga simulate --seed S+n --schedules 1`.
 import gc
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -161,7 +163,15 @@ def _deaf() -> Iterator[None]:
 
 
 def _begin() -> None:
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     _players.append(Player())
+
+
+def _die_with_parent() -> None:
+    """One that is killed cannot take its players along, and they would wait for work for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _play_chunk(seeds: range) -> list[Outcome]:

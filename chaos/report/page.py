@@ -17,6 +17,7 @@ from markupsafe import Markup
 from chaos.record import Fault, Record
 from chaos.report import drawing, figures, timeline, words
 from chaos.report.timeline import Window
+from outbox.numbers import counted
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 SLOWEST: Final = 10
@@ -107,7 +108,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     found.filters |= {"clock": words.clock, "time": words.time, "n": drawing.number}
-    found.globals |= {"words": words, "figures": figures, "drawing": drawing}
+    found.globals |= {"counted": counted, "words": words, "figures": figures, "drawing": drawing}
     return found
 
 

@@ -18,6 +18,7 @@ from chaos.record import PASSED, Record
 from chaos.report import figures, words
 from chaos.report.data import load
 from chaos.report.words import time
+from outbox.numbers import counted
 
 FOLDER: Final = "reliability"
 PAGE: Final = "reliability.md"
@@ -143,7 +144,7 @@ def _runs(runs: Sum) -> Iterator[str]:
         verdict = record.verdict if record.verdict == PASSED else f"**{record.verdict}**"
         yield _line(
             f"{_text(record.scenario)}, {record.began:%Y-%m-%d}",
-            _text(f"{words.database(record)}, {words.count(record.brokers, 'NATS server')}"),
+            _text(f"{words.database(record)}, {counted(record.brokers, 'NATS server')}"),
             time(record.duration),
             f"{len(record.faults):,}",
             f"{figures.total(record.sagas):,}",

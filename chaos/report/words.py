@@ -7,6 +7,7 @@ from typing import Final, Literal
 from chaos.record import PASSED, Fault, Record
 from chaos.report import figures
 from orchestrator.cli.console import duration
+from outbox.numbers import counted
 
 Tone = Literal["good", "doubtful", "bad"]
 NEVER: Final = "not in this run"
@@ -19,11 +20,6 @@ DATABASES: Final = {"postgresql": "PostgreSQL", "sqlite": "SQLite"}
 def printable(text: str) -> str:
     """Anything that would not be seen, or would turn the text around, as its escape: `\\x1b`."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 fault`, `1,500 faults`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def clock(seconds: float) -> str:
@@ -64,12 +60,12 @@ def story(record: Record) -> Iterator[str]:
     """What was thrown at it, what came out, and what it was held against."""
     yield f"In {time(record.duration)}, {_faults(record)} against {setup(record)}."
     sagas = figures.total(record.sagas)
-    yield f"{count(sagas, 'saga')} started{': ' if sagas else ''}{statuses(record.sagas)}."
+    yield f"{counted(sagas, 'saga')} started{': ' if sagas else ''}{statuses(record.sagas)}."
     if record.settled_after is not None and record.faults:
         yield f"All had ended {time(record.settled_after)} after the last fault."
     claims = len(record.invariants)
     were = "was" if claims == 1 else "were"
-    yield f"{count(claims, 'invariant')} {were} held against {count(figures.checked(record), 'thing')}."
+    yield f"{counted(claims, 'invariant')} {were} held against {counted(figures.checked(record), 'thing')}."
 
 
 def doubts(record: Record) -> Iterator[str]:
@@ -84,7 +80,7 @@ def doubts(record: Record) -> Iterator[str]:
 def setup(record: Record) -> str:
     """`2 orchestrator, 2 order, 3 NATS servers and PostgreSQL`."""
     roles = [f"{replicas} {printable(role)}" for role, replicas in record.processes.items()]
-    *first, last = [*roles, count(record.brokers, "NATS server"), database(record)]
+    *first, last = [*roles, counted(record.brokers, "NATS server"), database(record)]
     return f"{', '.join(first)} and {last}"
 
 
@@ -123,5 +119,5 @@ def together(faults: Sequence[Fault]) -> str:
 
 def _faults(record: Record) -> str:
     kinds = len(record.fired)
-    of_kinds = f" of {count(kinds, 'kind')}" if kinds else ""
-    return f"{count(len(record.faults), 'fault')}{of_kinds} fired"
+    of_kinds = f" of {counted(kinds, 'kind')}" if kinds else ""
+    return f"{counted(len(record.faults), 'fault')}{of_kinds} fired"

@@ -14,6 +14,7 @@ from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import DataDir, Json, settings_of
 from orchestrator.composition import SeedRefused, seed_accounts, seed_stock
 from orchestrator.settings import Settings
+from outbox.numbers import counted
 
 V = TypeVar("V")
 
@@ -38,12 +39,8 @@ def seed(
     quantities = _read_csv(stock, ("sku", "quantity"), _quantity) if stock else {}
     balances = _read_csv(accounts, ("customer_id", "balance"), _balance) if accounts else {}
     asyncio.run(_seed(settings_of(data_dir), quantities, balances, currency))
-    told = (_counted(len(quantities), "article"), _counted(len(balances), "account"))
+    told = (counted(len(quantities), "article"), counted(len(balances), "account"))
     console.say(f"seeded {' and '.join(told)}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 async def _seed(settings: Settings, quantities: dict[str, int], balances: dict[str, Decimal], currency: str) -> None:

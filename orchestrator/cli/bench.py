@@ -15,6 +15,7 @@ import typer
 from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import Json
+from outbox.numbers import counted
 
 if TYPE_CHECKING:
     from benchmarks.report import Report
@@ -132,7 +133,7 @@ def _show(report: "Report", json: bool) -> None:
     for finding in report.proof.violations[:20]:
         console.say(f"violation: {finding.check}: {finding.message}")
     count = len(report.proof.violations)
-    verdict = f"{count:,} violations" if count else "no violations"
+    verdict = counted(count, "violation") if count else "no violations"
     console.say(f"\nsaga verify: {report.proof.verified:,} sagas against 4 databases: {verdict}")
 
 

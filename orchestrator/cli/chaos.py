@@ -35,13 +35,11 @@ def ls(json: Json = False) -> None:
     from chaos.scenarios import SCENARIOS
 
     if json:
-        rows = [
-            {"scenario": one.name, "what": one.what, "faults": sorted({kind.name for kind in one.kinds})}
-            for one in SCENARIOS.values()
-        ]
-        console.print_json(rows)
+        console.print_json(
+            [{"scenario": one.name, "what": one.what, "faults": one.faults} for one in SCENARIOS.values()]
+        )
         return
-    faults = ((one.name, one.what, ", ".join(sorted({kind.name for kind in one.kinds}))) for one in SCENARIOS.values())
+    faults = ((one.name, one.what, ", ".join(one.faults)) for one in SCENARIOS.values())
     console.out().print(console.table(("scenario", "", "faults"), faults))
 
 

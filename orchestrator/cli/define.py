@@ -24,6 +24,7 @@ from orchestrator.lint import lint as hazards_of
 from orchestrator.registry import Definitions
 from orchestrator.settings import Settings
 from outbox.errors import DatabaseOutOfReach
+from outbox.numbers import counted
 from outbox.topology import KEPT_FOR
 
 
@@ -135,7 +136,7 @@ def lint(
         console.print_json({"sagas": list(definitions), "hazards": [asdict(hazard) for hazard in hazards]})
     else:
         _print_hazards(hazards)
-    verdict = "no hazards" if not hazards else "1 hazard" if len(hazards) == 1 else f"{len(hazards)} hazards"
+    verdict = counted(len(hazards), "hazard") if hazards else "no hazards"
     console.say(f"{', '.join(definitions)}: {verdict}")
     return Exit.ERROR if hazards else Exit.OK
 

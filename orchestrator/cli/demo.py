@@ -30,6 +30,7 @@ from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.queries import SagaView
 from orchestrator.settings import ROLES, Settings, load_settings, remove_dev_file, running_dev, write_dev_file
 from orchestrator.verify import Finding
+from outbox.numbers import counted
 
 PATIENCE: Final = 30.0
 STOCK: Final = {"espresso-machine": 20, "grinder": 1}
@@ -228,7 +229,7 @@ def _show(data_dir: Path, outcomes: Sequence[Outcome], findings: Sequence[Findin
     console.out().print(console.table(columns, (_row(one) for one in outcomes), right=("took",)))
     for finding in findings:
         console.say(f"violation: {finding.check}: {finding.message}")
-    verdict = f"{len(findings)} violations" if findings else "no violations"
+    verdict = counted(len(findings), "violation") if findings else "no violations"
     console.say(f"\nsaga verify: {sagas} sagas against 4 databases: {verdict}")
     saga, where = console.command(), f"--data-dir {data_dir}"
     console.say("\ntry next:")

@@ -18,6 +18,7 @@ from orchestrator.cli.values import PLACEHOLDER
 from orchestrator.composition import load_definitions, open_queries, open_verifier
 from orchestrator.queries import Filter, to_json
 from orchestrator.settings import Settings
+from outbox.numbers import counted
 
 
 def register(app: typer.Typer) -> None:
@@ -132,6 +133,6 @@ async def _verify(settings: Settings, json: bool) -> int:
             console.out().print(f"    rows: {', '.join(finding.rows)}", style="dim", markup=False)
         for role, count in buried.items():
             console.say(f"note: {count:,} messages could not be handled by {role}: `saga dlq ls --role {role}`")
-        verdict = f"{len(findings)} violations" if findings else "no violations"
-        console.say(f"{verifier.sagas:,} sagas verified against 4 databases: {verdict}")
+        verdict = counted(len(findings), "violation") if findings else "no violations"
+        console.say(f"{counted(verifier.sagas, 'saga')} verified against 4 databases: {verdict}")
     return Exit.VIOLATION if findings else Exit.OK

@@ -18,6 +18,7 @@ from orchestrator.cli.values import person, reason_of
 from orchestrator.composition import Client, open_client
 from orchestrator.door import BadInput
 from orchestrator.queries import Filter
+from outbox.numbers import counted
 
 MANY: Final = "Many at once"
 SAFE: Final = "What was ordered is in the database and goes on when NATS is back."
@@ -125,7 +126,9 @@ async def _order_many(client: Client, ordering: Ordering, verb: Verb, wish: Wish
         await _foresee(work, ordering.json)
         console.say(_summary(work, f"be {verb.done}", "would ", "would not "))
         return Exit.CONFLICT if work.tally["refused"] else Exit.OK
-    _ask(f"{verb.name} {_sagas(count)} ({in_words(wanted)}), at most {ordering.rate:g} a second?", ordering.yes)
+    _ask(
+        f"{verb.name} {counted(count, 'saga')} ({in_words(wanted)}), at most {ordering.rate:g} a second?", ordering.yes
+    )
     async with publishing(client, SAFE):
         try:
             await _carry_out(work, verb, count, ordering.json)
@@ -188,7 +191,3 @@ def _summary(work: Bulk, done: str, yes: str = "", no: str = "not ") -> str:
     tally = work.tally
     parts = ((tally["done"], yes + done), (tally["refused"], no + done), (tally["moved-on"], "moved on"))
     return ", ".join(f"{count:,} {name}" for count, name in parts if count or name == yes + done)
-
-
-def _sagas(count: int) -> str:
-    return "1 saga" if count == 1 else f"{count:,} sagas"

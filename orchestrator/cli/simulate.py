@@ -14,6 +14,7 @@ import typer
 from orchestrator.cli import console
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.cli.options import Json
+from outbox.numbers import counted
 
 if TYPE_CHECKING:
     from simulation.runner import Report
@@ -64,7 +65,7 @@ def _run(seed: int, schedules: int, jobs: int) -> "Report":
 
     bar, task = console.progress("simulating", schedules)
     if bar.disable:
-        console.say(f"… simulating {schedules:,} schedules, from seed {seed}")
+        console.say(f"… simulating {counted(schedules, 'schedule')}, from seed {seed}")
     done = 0
 
     def advance(more: int) -> None:
@@ -96,7 +97,9 @@ def _show(report: "Report") -> None:
     faults = sorted(report.faults.items(), key=lambda one: (-one[1], one[0]))
     console.out().print(console.table(("fault", "fired"), [(k, f"{n:,}") for k, n in faults], right=("fired",)))
     ends = ", ".join(f"{count:,} {end}" for end, count in sorted(report.ends.items())) or "none"
-    console.say(f"\n{report.schedules:,} schedules from seed {report.seed}; {report.sagas:,} sagas: {ends}")
+    console.say(
+        f"\n{counted(report.schedules, 'schedule')} from seed {report.seed}; {counted(report.sagas, 'saga')}: {ends}"
+    )
     if report.seconds:
         hours = report.virtual_seconds / 3600
         console.say(f"{report.per_minute:,.0f} schedules a minute; {hours:,.1f} hours of virtual time")
@@ -111,7 +114,7 @@ def _judge(report: "Report", *, is_traced: bool) -> int:
         if not is_traced:
             console.say_command(command_of(seed))
     if report.violations:
-        console.say(f"{len(report.violations):,} violations")
+        console.say(counted(len(report.violations), "violation"))
         return Exit.VIOLATION
     if report.nothing_shown is not None and report.schedules > 1:
         console.say(f"this run proves nothing: {report.nothing_shown}")

@@ -9,6 +9,7 @@ from orchestrator.why.causes import Cause, cause_of
 from orchestrator.why.facts import Facts, Failing, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
 from outbox.moments import moment
+from outbox.numbers import counted
 from outbox.reasons import first_line
 
 REASON: Final = ("--reason", "…")
@@ -139,7 +140,7 @@ def _of_trouble(
         case causes.NobodyListens(service=service):
             what = "answers" if service.role == "orchestrator" and step.is_answered else "commands"
             messages = (service.waiting or 0) + service.in_hand
-            count = f", where {_count(messages, 'message')} must wait" if messages else ""
+            count = f", where {counted(messages, 'message')} must wait" if messages else ""
             seen = "" if service.database is None else f", and as seen from here {_clause(service.database)}"
             told = f"Nobody listens for the {what} to {service.role}{count}{seen}: {_step(step)} goes on"
             return f"{told} when {service.role} runs and reaches its database.", ("run", service.role)
@@ -177,7 +178,7 @@ def _of_patience(
             return f"{told}{_next(facts, step)}.", watch
         case causes.Backlog(service=service, messages=messages):
             told = (
-                f"{_step(step, begin=True)} waits for {service.role}, which has {_count(messages, 'message')} waiting"
+                f"{_step(step, begin=True)} waits for {service.role}, which has {counted(messages, 'message')} waiting"
             )
             return f"{told} or in hand{_next(facts, step)}.", watch
         case causes.AnswerLost():
@@ -196,7 +197,7 @@ def _of_patience(
 
 
 def _queued(facts: Facts, queue: Queue) -> str:
-    place = f"behind {_count(queue.ahead, 'other')}" if queue.ahead else "the next"
+    place = f"behind {counted(queue.ahead, 'other')}" if queue.ahead else "the next"
     parts = [f"It waits to begin, {place} of {facts.definition}"]
     if queue.max_in_flight is not None:
         verb = "is" if queue.in_flight == 1 else "are"
@@ -217,7 +218,7 @@ def _redrive(letter: Letter, facts: Facts) -> tuple[str, ...]:
 
 
 def _tries(failing: Failing) -> str:
-    return f"tried {_count(failing.tries, 'time')} of {failing.most} before it is buried"
+    return f"tried {counted(failing.tries, 'time')} of {failing.most} before it is buried"
 
 
 def _step(step: OpenStep, *, begin: bool = False) -> str:
@@ -238,17 +239,13 @@ def _next(facts: Facts, step: OpenStep) -> str:
 
 
 def _told(letter: Letter) -> str:
-    alike = f", like {_count(letter.alike, 'other')}" if letter.alike else ""
+    alike = f", like {counted(letter.alike, 'other')}" if letter.alike else ""
     return f"{letter.id} ({_clause(letter.reason)}){alike}"
 
 
 def _clause(text: str) -> str:
     """Without what a driver adds, and without the full stop: the sentence goes on."""
     return first_line(text).rstrip(". ")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _at(at: datetime | None) -> str:

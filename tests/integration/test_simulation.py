@@ -111,6 +111,13 @@ def test_a_plain_bug_is_found_with_any_seed(bug: Bug, player: Player) -> None:
 # --- the command
 
 
+def until_all_are_gone(folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while left := processes_of(folder):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("after", [0.0, 2.0])
 def test_a_run_that_is_stopped_takes_its_players_along(tmp_path: Path, number: signal.Signals, after: float) -> None:
@@ -125,10 +132,18 @@ def test_a_run_that_is_stopped_takes_its_players_along(tmp_path: Path, number: s
         ended = run.wait()
     assert ended.code == Exit.INTERRUPTED, ended.err
     assert "Traceback" not in ended.err
-    deadline = time.monotonic() + 30
-    while left := processes_of(tmp_path):
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.05)
+    until_all_are_gone(tmp_path)
+
+
+def test_the_players_of_a_run_that_is_killed_die_with_it(tmp_path: Path) -> None:
+    saga = Saga(tmp_path)
+    with saga.background("simulate", "--schedules", "100000", "--jobs", "2") as run:
+        run.until_says("simulating")
+        time.sleep(2)
+        assert len(processes_of(tmp_path)) > 2
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    until_all_are_gone(tmp_path)
 
 
 @pytest.mark.usefixtures("logging_as_before")

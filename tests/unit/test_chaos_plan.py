@@ -91,10 +91,8 @@ def test_the_page_on_reliability_lists_the_scenarios_and_says_what_their_faults_
     for scenario in SCENARIOS.values():
         assert f"| `{scenario.name}` | {scenario.what} |" in page
     told = page.partition("What counts as fired")[2]
-    kinds = {kind.name for scenario in SCENARIOS.values() for kind in scenario.kinds} - {"rogue"}
-    assert {
-        kind for kind in kinds | {f"answer-{manner}" for manner in MANNERS if manner} if f"`{kind}`" not in told
-    } == set()
+    assert {fault for one in SCENARIOS.values() for fault in one.faults if f"`{fault}`" not in told} == set()
+    assert SCENARIOS["rogue-participants"].faults == sorted(f"answer-{manner}" for manner in MANNERS if manner)
 
 
 # --- recovery ------------------------------------------------------------------------------------------------------
