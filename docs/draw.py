@@ -6,22 +6,36 @@ pages and code, so neither can change without the other.
 
 import re
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
+from chaos.report import sums
 from orchestrator.graph import picture, svg
 from orchestrator.graph.machine import by_hand, phases, steps
 from orchestrator.sagas.place_order import place_order
 from simulation import figures
 
 DOCS: Final = Path(__file__).parent
-PAGES: Final = (DOCS / "state-machine.md", DOCS / "simulation.md")
+PAGES: Final = (DOCS / "state-machine.md", DOCS / "simulation.md", DOCS / "reliability.md")
 PICTURES: Final[dict[Path, Callable[[], str]]] = {DOCS / "place-order.svg": lambda: svg(picture(place_order))}
+
+
+@cache
+def _chaos() -> sums.Sum:
+    return sums.kept(DOCS)
+
+
+def _of_chaos(name: str) -> str:
+    return sums.part(name, _chaos())
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "phases": lambda: f"```mermaid\n{phases()}```\n",
     "steps": lambda: f"```mermaid\n{steps()}```\n",
     "by hand": by_hand,
     "runs of the simulation": lambda: figures.table(figures.kept(DOCS)),
+    **{f"chaos {name}": partial(_of_chaos, name) for name in sums.PARTS},
 }
 
 

@@ -1,9 +1,6 @@
-"""Many runs together, for docs/reliability.md: prose by hand, and between two marks what the kept records say.
+"""Many runs together: the tables of docs/reliability.md, which `make docs` draws from the records in docs/reliability/.
 
-<!-- chaos: NAME -->
-<!-- end -->
-
-NAME is one of `PARTS`. What is summed are all runs that were kept, those that failed as well: they are told apart.
+What is summed are all runs that were kept, those that failed as well: they are told apart.
 """
 
 import re
@@ -21,7 +18,6 @@ from chaos.report.words import time
 from outbox.numbers import counted
 
 FOLDER: Final = "reliability"
-PAGE: Final = "reliability.md"
 NOT_RUN: Final = "*Not run yet.*\n"
 
 TOGETHER: Final = {
@@ -88,24 +84,11 @@ def kept(docs: Path) -> Sum:
     return Sum(tuple(load(file) for file in sorted((docs / FOLDER).glob("*.json"))))
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------
-
-
-def rendered(text: str, docs: Path) -> str:
-    """The page as the records in `docs` have it. Raises KeyError on a mark of a part that there is not."""
-    runs = kept(docs)
-    between = r"(?s)<!-- chaos: ([\w-]+) -->\n.*?<!-- end -->"
-    return re.sub(between, lambda marks: f"<!-- chaos: {marks[1]} -->\n{part(marks[1], runs)}<!-- end -->", text)
-
-
-def render(docs: Path) -> None:
-    """Render the page anew."""
-    page = docs / PAGE
-    page.write_text(rendered(page.read_text(encoding="utf-8"), docs), encoding="utf-8")
+# --- the tables ------------------------------------------------------------------------------------------------------
 
 
 def part(name: str, runs: Sum) -> str:
-    """One table, in Markdown."""
+    """One of the tables, in Markdown."""
     table = PARTS[name]
     return "".join(f"{line}\n" for line in table(runs)) if runs.records else NOT_RUN
 

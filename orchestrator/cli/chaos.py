@@ -19,6 +19,7 @@ from orchestrator.cli.options import Json
 from orchestrator.logs import configure_logging
 
 if TYPE_CHECKING:
+    from chaos.record import Record
     from chaos.run import Outcome
 
 
@@ -27,6 +28,7 @@ def register(app: typer.Typer) -> None:
     chaos = typer.Typer(no_args_is_help=True, help="Break everything on purpose, and prove that nothing was lost.")
     chaos.command("ls")(ls)
     chaos.command("run")(run)
+    chaos.command("show")(show)
     app.add_typer(chaos, name="chaos")
 
 
@@ -93,6 +95,24 @@ def run(
     return verdict
 
 
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `saga chaos run --json` has written.")],
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write its page.")] = None,
+) -> int:
+    """A run that was kept: what it showed, as the run itself told it, and with its exit code."""
+    from chaos.report import terminal
+    from chaos.report.data import NoRecord, load
+
+    try:
+        record = load(file)
+    except NoRecord as error:
+        raise Failure(str(error)) from error
+    terminal.show(record, console.out())
+    if html is not None:
+        _write_page(html, record)
+    return _code(record)
+
+
 def _run(keep: bool, **options: Any) -> "Outcome":
     from chaos.errors import BadOptions, ChaosFailed
     from chaos.options import Options
@@ -119,14 +139,11 @@ def _keep(outcome: "Outcome", json: Path | None, html: Path | None) -> None:
 
         _write(json, orjson.dumps(to_json(outcome.record)).decode())
     if html is not None:
-        from chaos.report.page import html as page
-
-        _write(html, page(outcome.record))
+        _write_page(html, outcome.record)
 
 
 def _judge(outcome: "Outcome") -> int:
     """Say what was found. Returns the exit code."""
-    from chaos.record import PASSED
     from chaos.report import terminal
 
     terminal.show(outcome.record, console.out())
@@ -134,9 +151,15 @@ def _judge(outcome: "Outcome") -> int:
         console.say(f"passed over, {count:,}: {reason}")
     if outcome.kept is not None:
         console.say(f"logs are in {outcome.kept}")
-    if outcome.record.verdict == PASSED:
+    return _code(outcome.record)
+
+
+def _code(record: "Record") -> int:
+    from chaos.record import PASSED
+
+    if record.verdict == PASSED:
         return Exit.OK
-    return Exit.VIOLATION if outcome.record.violations else Exit.ERROR
+    return Exit.VIOLATION if record.violations else Exit.ERROR
 
 
 def _need_place(file: Path) -> None:
@@ -150,6 +173,12 @@ def _need_place(file: Path) -> None:
             file.unlink()
     except OSError as error:
         raise Failure(f"{file} cannot be written: {error.strerror}") from error
+
+
+def _write_page(file: Path, record: "Record") -> None:
+    from chaos.report.page import html
+
+    _write(file, html(record))
 
 
 def _write(file: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from rich.console import Console
 
 from chaos.record import Fault, Invariant, Record, Violation
 from chaos.report import figures, terminal, words
-from chaos.report.__main__ import main
 from chaos.report.data import NoRecord, load, to_json
+from orchestrator.cli.main import main
 from tests.support.chaos_runs import an_hour, broken, calm, chaos_run, empty, records, unsettled
 
 
@@ -24,6 +25,15 @@ def shown(record: Record, width: int = 80) -> str:
     terminal.show(record, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def saga(*arguments: str) -> int:
+    """Run the command in this process. Returns its exit code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["saga", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    return int(ended.value.code or 0)
 
 
 def cells(text: str, first: str) -> list[str]:
@@ -209,19 +219,17 @@ def test_a_file_that_is_no_record_is_refused_in_a_sentence(tmp_path: Path) -> No
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("record", "status"), [(chaos_run(), 0), (broken(), 1), (calm(), 1)])
+@pytest.mark.parametrize(("record", "status"), [(chaos_run(), 0), (broken(), 8), (calm(), 1)])
 def test_a_kept_run_can_be_read_again(
     record: Record, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, html = tmp_path / "run.json", tmp_path / "run.html"
     file.write_text(json.dumps(to_json(record)))
-    assert main([str(file), "--html", str(html)]) == status
+    assert saga("chaos", "show", str(file), "--html", str(html)) == status
     assert words.verdict(record) in capsys.readouterr().out
     assert f'<span id="verdict">{words.verdict(record)}</span>' in html.read_text()
 
 
 def test_a_run_that_is_not_there_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "none.json")]) == 2
-    assert capsys.readouterr().err == f"{tmp_path / 'none.json'}: No such file or directory\n"
-    with pytest.raises(SystemExit, match="2"):
-        main([])
+    assert saga("chaos", "show", str(tmp_path / "none.json")) == 1
+    assert capsys.readouterr().err == f"saga: {tmp_path / 'none.json'}: No such file or directory\n"

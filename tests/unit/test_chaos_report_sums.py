@@ -12,7 +12,6 @@ from hypothesis import strategies as some
 from chaos.faults import STRIKES
 from chaos.record import Fault, Record
 from chaos.report import sums
-from chaos.report.__main__ import main
 from chaos.report.data import NoRecord, load, to_json
 from tests.support.chaos_runs import HOSTILE, broken, chaos_run, records, unsettled
 
@@ -36,14 +35,9 @@ def cells(markdown: str) -> list[list[str]]:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_what_was_kept_and_nothing_else() -> None:
-    page = (DOCS / sums.PAGE).read_text(encoding="utf-8")
-    assert page == sums.rendered(page, DOCS), "page and records differ: run `python -m chaos.report --docs docs`"
-
-
-def test_the_page_has_a_place_for_every_part() -> None:
-    page = (DOCS / sums.PAGE).read_text(encoding="utf-8")
-    assert re.findall(r"<!-- chaos: (\S+) -->", page) == list(sums.PARTS)
+def test_the_page_has_a_place_for_every_table() -> None:
+    page = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    assert re.findall(r"<!-- drawn: chaos (\S+) -->", page) == list(sums.PARTS)
 
 
 def test_what_was_kept_says_nothing_that_does_not_follow_from_it() -> None:
@@ -51,34 +45,15 @@ def test_what_was_kept_says_nothing_that_does_not_follow_from_it() -> None:
         assert json.loads(file.read_text(encoding="utf-8")) == json.loads(json.dumps(to_json(load(file)))), file.name
 
 
-def test_prose_stays_and_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
-    keep(tmp_path, RUNS)
-    page = tmp_path / sums.PAGE
-    page.write_text("Before.\n\n<!-- chaos: sum -->\nstale 1,234\n<!-- end -->\n\nAfter.\n")
-    assert main(["--docs", str(tmp_path)]) == 0
-    table = sums.part("sum", sums.Sum(RUNS))
-    assert page.read_text() == f"Before.\n\n<!-- chaos: sum -->\n{table}<!-- end -->\n\nAfter.\n"
-    assert sums.rendered(page.read_text(), tmp_path) == page.read_text()
+def test_without_runs_a_table_says_so(tmp_path: Path) -> None:
+    assert sums.part("runs", sums.kept(tmp_path)) == sums.NOT_RUN
 
 
-def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
-    shown = sums.rendered("<!-- chaos: runs -->\n<!-- end -->", tmp_path)
-    assert shown == f"<!-- chaos: runs -->\n{sums.NOT_RUN}<!-- end -->"
-
-
-def test_a_mark_of_a_part_that_there_is_not_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="wishes"):
-        sums.rendered("<!-- chaos: wishes -->\n<!-- end -->", tmp_path)
-
-
-def test_a_file_that_is_no_record_is_not_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_record_is_not_passed_over(tmp_path: Path) -> None:
     keep(tmp_path, RUNS)
     (tmp_path / sums.FOLDER / "9.json").write_text("[]")
     with pytest.raises(NoRecord, match=r"9\.json is not the JSON of a chaos run"):
         sums.kept(tmp_path)
-    (tmp_path / sums.PAGE).write_text("")
-    assert main(["--docs", str(tmp_path)]) == 2
-    assert "9.json is not the JSON of a chaos run" in capsys.readouterr().err
 
 
 # --- the sums ---------------------------------------------------------------------------------------------------------
