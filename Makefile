@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 RUN_READY := $(VENV)/.run-ready
 DEV_READY := $(VENV)/.dev-ready
+# The tests make thousands of small files and databases, so they do it on a RAM disk where there is a roomy one.
+SCRATCH ?= $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 4194304 { print "/dev/shm/amends-tests-'`id -u`'" }')
 NPROCESSES := -n 4  # more than the cores of a small machine: many tests wait for servers and timers
 
 .DEFAULT_GOAL := help
@@ -28,7 +30,7 @@ chaos: $(DEV_READY) ## Break everything at random for five minutes, and prove th
 	@$(BIN)/saga chaos run mix --duration 300 $(ARGS)
 
 test: $(DEV_READY) ## Run the tests (ARGS="-k relay" is handed to pytest)
-	@$(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
+	@$(if $(SCRATCH),mkdir -p $(SCRATCH) && TMPDIR=$(SCRATCH)) $(BIN)/python -m pytest $(NPROCESSES) $(ARGS)
 
 lint: $(DEV_READY) ## Style, types, and the rules on imports
 	$(BIN)/ruff check .
