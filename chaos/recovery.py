@@ -2,11 +2,13 @@
 
 Before it: the average over ten seconds, but no less than half of the average over the whole run, because the fault
 before may not be over. Again: from then on, over three seconds, at least half as many. A fault that nobody noticed has
-recovered when it came.
+recovered when it came. While nobody could look (the database was away), nobody knows, so nothing has recovered: what
+had ended by the next look may have ended all at once.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from chaos.record import Fault, Sample
@@ -14,6 +16,8 @@ from chaos.record import Fault, Sample
 BEFORE: Final = 10.0
 AFTER: Final = 3.0
 SHARE: Final = 0.5
+UNSEEN: Final = 2.0
+"""Seconds between two samples; when it is longer, somebody could not look, who does so once a second."""
 
 
 def recovered(faults: Sequence[Fault], samples: Sequence[Sample], until: float) -> tuple[Fault, ...]:
@@ -29,8 +33,8 @@ def _when(fault: Fault, curve: "_Curve", usual: float) -> float | None:
     before = max(curve.rate(max(curve.first, fault.at - BEFORE), fault.at), SHARE * usual)
     times = [fault.at, *(at for at in curve.times if at > fault.at)]
     wanted = SHARE * before
-    found = (at for at in times if at + AFTER <= curve.last and curve.rate(at, at + AFTER) >= wanted)
-    return next(found, None)
+    seen = (at for at in times if curve.is_seen(at, at + AFTER))
+    return next((at for at in seen if curve.rate(at, at + AFTER) >= wanted), None)
 
 
 class _Curve:
@@ -40,6 +44,14 @@ class _Curve:
         self.times = [sample.at for sample in samples]
         self._ended = [sample.completed + sample.compensated for sample in samples]
         self.first, self.last = self.times[0], self.times[-1]
+
+    def is_seen(self, start: float, end: float) -> bool:
+        """Whether somebody looked all the while."""
+        first, last = bisect_right(self.times, start) - 1, bisect_left(self.times, end)
+        if first < 0 or last == len(self.times):
+            return False
+        looks = self.times[first : last + 1]
+        return all(after - before <= UNSEEN for before, after in pairwise(looks))
 
     def rate(self, start: float, end: float) -> float:
         """Sagas that ended in a second."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from chaos.report import sums
+from chaos.scenarios import SCENARIOS
 from orchestrator.graph import picture, svg
 from orchestrator.graph.machine import by_hand, phases, steps
 from orchestrator.sagas.place_order import place_order
@@ -30,11 +31,23 @@ def _of_chaos(name: str) -> str:
     return sums.part(name, _chaos())
 
 
+def _scenarios() -> str:
+    everything = {fault for one in SCENARIOS.values() for fault in one.faults}
+    lines = ["| scenario | what happens | faults |", "|---|---|---|"]
+    for one in SCENARIOS.values():
+        others = sorted(everything - set(one.faults))
+        few = len(one.faults) < len(others)
+        told = ", ".join(f"`{fault}`" for fault in (one.faults if few else others))
+        lines.append(f"| `{one.name}` | {one.what} | {told if few else f'all but {told}'} |")
+    return "\n".join(lines) + "\n"
+
+
 PARTS: Final[dict[str, Callable[[], str]]] = {
     "phases": lambda: f"```mermaid\n{phases()}```\n",
     "steps": lambda: f"```mermaid\n{steps()}```\n",
     "by hand": by_hand,
     "runs of the simulation": lambda: figures.table(figures.kept(DOCS)),
+    "chaos scenarios": _scenarios,
     **{f"chaos {name}": partial(_of_chaos, name) for name in sums.PARTS},
 }
 

@@ -49,9 +49,6 @@ SUDDEN: Final = (
 )
 """What happens at a moment, to somebody."""
 
-ORDERED: Final = ("cancelled", "paused", "resumed", "retried", "signalled", "refused", "started-again")
-"""What people do at a bad moment."""
-
 
 class Fate:
     """The chance of one schedule, and the record of what it brought."""

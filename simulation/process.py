@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import Context, copy_context
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -36,9 +36,6 @@ from simulation.fate import Fate
 from simulation.server import Server
 
 Job = Callable[[], Coroutine[Any, Any, Any]]
-
-POLL: Final = 0.5
-"""Seconds. Nobody takes longer than that to see what there is."""
 
 
 class SimulatedClock:

@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import StreamInfo
-from nats.js.errors import NotFoundError
 
 from chaos.errors import Missed
 from chaos.faults.processes import standing_still
@@ -106,14 +105,17 @@ async def roll_back(world: World, planned: Planned) -> list[Fault]:
     name = f"copy-{planned.at:.3f}"
     try:
         async with world.hold(*world.site.nats):
-            before, copied_at = await _sequence(world), world.now()
+            copied, copied_at = await _commands(world), world.now()
             await _copy_stores(world, name)
         await asyncio.sleep(planned.lasts)
         async with world.hold(*world.site.nats):
-            after, at = await _sequence(world), world.now()
+            lost, at = await _commands(world), world.now()
+            if (lost.created, lost.state.last_seq) == (copied.created, copied.state.last_seq):
+                raise Missed("nothing came since the copy")
             await _replace_stores(world, lambda server: _put_back(server, name))
-            detail = f"to a copy {at - copied_at:.1f} s old; {COMMANDS} went from {after:,} back to {before:,}"
-            return [world.fault(planned, at, detail)]
+            anew = "" if lost.created == copied.created else ", and had been made anew"
+            detail = f"to a copy {at - copied_at:.1f} s old, with {COMMANDS} up to {copied.state.last_seq:,}"
+            return [world.fault(planned, at, f"{detail}; it was at {lost.state.last_seq:,}{anew}")]
     finally:
         for server in world.site.nats.values():
             shutil.rmtree(server.data_dir / name, ignore_errors=True)
@@ -185,17 +187,15 @@ async def _copy_stores(world: World, name: str) -> None:
 
 async def _messages(world: World) -> int:
     """How many commands the broker holds. Raises Missed when there are none: to lose nothing is no fault."""
-    stream = world.jetstream()
-    info: StreamInfo = await _asked(lambda: stream.stream_info(COMMANDS))
-    if not info.state.messages:
+    held = (await _commands(world)).state.messages
+    if not held:
         raise Missed("the store is empty")
-    return info.state.messages
+    return held
 
 
-async def _sequence(world: World) -> int:
+async def _commands(world: World) -> StreamInfo:
     stream = world.jetstream()
-    info: StreamInfo = await _asked(lambda: stream.stream_info(COMMANDS))
-    return info.state.last_seq
+    return await _asked(lambda: stream.stream_info(COMMANDS))
 
 
 async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
@@ -213,5 +213,5 @@ async def _until_back(world: World, look: Callable[[], Awaitable[object]]) -> No
         try:
             await look()
             return
-        except (NotFoundError, NatsError, TimeoutError, OSError):
+        except (NatsError, TimeoutError, OSError):
             await asyncio.sleep(0.05)

@@ -22,7 +22,7 @@ NOT_RUN: Final = "*Not run yet.*\n"
 
 TOGETHER: Final = {
     "SIGKILLs of our processes": ("kill",),
-    "SIGKILLs of any process, nats-server and PostgreSQL too": ("kill", "kill-broker", "kill-database"),
+    "faults that were a SIGKILL: to ours, to nats-server, to PostgreSQL": ("kill", "kill-broker", "kill-database"),
     "losses of the broker's whole store: wiped, deleted, abandoned": ("store-wipe", "store-delete", "store-abandon"),
     "rollbacks of the broker's store": ("store-rollback",),
     "restarts of PostgreSQL: immediate shutdown, SIGKILL": ("database-restart", "kill-database"),

@@ -183,7 +183,7 @@ async def _show(settings: Settings, name: str, json: bool) -> None:
     _print_head(schedule, state)
     if upcoming:
         console.out().print("\nnext " + "\n     ".join(_local(at, schedule) for at in upcoming))
-    _print_runs(schedule, runs)
+    _print_runs(runs)
 
 
 def _print_head(schedule: Schedule, state: dict[str, Any]) -> None:
@@ -197,7 +197,7 @@ def _print_head(schedule: Schedule, state: dict[str, Any]) -> None:
     printer.print(f"input {orjson.dumps(schedule.input).decode()}", style="dim", markup=False)
 
 
-def _print_runs(schedule: Schedule, runs: Sequence[PastRun]) -> None:
+def _print_runs(runs: Sequence[PastRun]) -> None:
     rows = (
         (
             run.scheduled_at,

@@ -94,7 +94,7 @@ class Surroundings:
             return
         mail = dict(world.mail)
         for possible in self._possible(command, mail):
-            known = world._replace(mail=_after(mail, _learnt(mail, command, possible)))
+            known = world._replace(mail=_after(mail, _learnt(command, possible)))
             for step in self._decide(known, move_of("reply", command, possible)):
                 yield step._replace(world=world) if step.world is known else step
 
@@ -184,7 +184,7 @@ class Surroundings:
         return bad_end(self._definition, facts.saga, dict(world.mail)) if facts.ended else None
 
 
-def _learnt(mail: Mapping[str, str], command: str, outcome: str) -> dict[str, str]:
+def _learnt(command: str, outcome: str) -> dict[str, str]:
     """What is known from a reply: a refused undo says that there is something to undo."""
     sent = parts(command)
     if sent.direction == "undo" and outcome != DONE:

@@ -120,15 +120,13 @@ class Witness:
         )
         if saga.phase in ENDED or definition is None:
             return replace(known, stuck=_stuck(saga))
-        steps = [self._open_step(definition, saga, name, view, log) for name in _open(saga)]
+        steps = [self._open_step(definition, saga, name, log) for name in _open(saga)]
         steps = [await self._with_child(step, view) for step in steps]
         return await self._with_surroundings(known, definition, saga, steps)
 
     # --- the saga ------------------------------------------------------------------------------------------------
 
-    def _open_step(
-        self, definition: Definition[Any], saga: Saga, name: str, view: SagaView, log: Sequence[LogLine]
-    ) -> OpenStep:
+    def _open_step(self, definition: Definition[Any], saga: Saga, name: str, log: Sequence[LogLine]) -> OpenStep:
         state, spec = saga.steps[name], definition.spec_of(name)
         undo = state.status in (StepStatus.UNDOING, StepStatus.UNDO_REFUSED)
         asked = [line.at for line in log if _asks(line, name, undo=undo)]

@@ -10,7 +10,6 @@ from participants.inventory.models import Reservation, Stock
 from participants.runtime.audit import Effect, Finding, effects_of, ids_in_batches
 
 EFFECTS: Mapping[str, Effect] = {"held": "partial", "sold": "applied", "released": "none"}
-ROWS_AT_ONCE = 1000
 
 
 class InventoryAuditor:

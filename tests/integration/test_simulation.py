@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -96,8 +97,16 @@ def test_two_seeds_are_two_schedules(player: Player) -> None:
 def test_a_planted_bug_is_found(bug: Bug, player: Player) -> None:
     with dug_in(bug):
         found = player.play(bug.seed).violations
+    assert found, "it survives"
     assert f"| {bug.name} | {bug.seed + 1} | {found[0].check} |\n" in PAGE.read_text(encoding="utf-8")
     assert player.play(bug.seed).violations == [], "it is the bug that was found"
+
+
+def test_the_table_has_a_row_for_each_planted_bug_and_no_other() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    checks = re.findall(r"^\| ([^|]+) \| \d+ \| [a-z-]+ \|$", page, re.MULTILINE)
+    assert sorted(checks) == sorted(bug.name for bug in BUGS)
+    assert f"{len(BUGS)} mistakes are planted" in page
 
 
 @pytest.mark.parametrize("bug", [bug for bug in BUGS if bug.plain], ids=lambda bug: bug.name)

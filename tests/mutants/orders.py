@@ -24,7 +24,6 @@ RIGHT_CONCLUDE = Decider.conclude
 RIGHT_TIME_OUT = Decider.time_out
 RIGHT_UNDO_ALL = Decider.undo_all
 RIGHT_OBEY = Decider.obey
-RIGHT_RESOLVE = Decider._resolve
 RIGHT_CANCEL = Decider.cancel
 RIGHT_EVOLVE = machine.evolve
 

@@ -13,7 +13,6 @@ from participants.runtime.work import Key
 from tests.mutants.planting import Bug
 
 RIGHT_ANSWER = CommandProcessor._answer
-RIGHT_REMEMBER = CommandProcessor._remember
 RIGHT_REPLY = CommandProcessor._reply
 
 

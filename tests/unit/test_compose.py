@@ -35,6 +35,11 @@ def test_every_role_is_asked_where_it_answers(compose: dict[str, Any]) -> None:
         compile(script, role, "exec")
 
 
+def test_postgresql_is_healthy_when_it_takes_connections_and_not_while_it_initialises(compose: dict[str, Any]) -> None:
+    """Until its databases are made it listens on a socket alone."""
+    assert "--host=127.0.0.1" in compose["services"]["postgres"]["healthcheck"]["test"]
+
+
 def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
     given = {
         name for service in compose["services"].values() for name in service.get("environment", {}) if "SAGA_" in name

@@ -19,6 +19,8 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "how-to"
 PAGES: Final = {page.name: page.read_text() for page in sorted(FOLDER.glob("*.md"))}
 SAGA: Final[Any] = typer.main.get_command(app)
 INDEX: Final = "README.md"
+OTHERS: Final = [FOLDER.parents[1] / "README.md", *sorted(FOLDER.parent.glob("*.md"))]
+"""Pages that tell to type something as well."""
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -28,13 +30,14 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands() -> list[str]:
     """Every `saga …` that a page tells to type, as it stands there."""
-    lines = [line for text in PAGES.values() for block in blocks(text, "console") for line in block.splitlines()]
+    texts = (*PAGES.values(), *(page.read_text() for page in OTHERS))
+    lines = [line for text in texts for block in blocks(text, "console") for line in block.splitlines()]
     return list(dict.fromkeys(line.removeprefix("$ ") for line in lines if line.startswith("$ saga ")))
 
 
 def parse(line: str) -> None:
     """Read a command line as the program does, and carry nothing out. Raises TyperException."""
-    command, arguments = SAGA, shlex.split(line)[1:]
+    command, arguments = SAGA, shlex.split(line, comments=True)[1:]
     while hasattr(command, "resolve_command"):
         _, command, arguments = command.resolve_command(command.make_context("saga", list(arguments)), arguments)
     command.make_context("saga", list(arguments))

@@ -4,10 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.main import app
 from orchestrator.sagas import DEFINITIONS
 from orchestrator.sagas.place_order import PlaceOrder
+from tests.mutants.catalogue import MUTANTS
+from tests.mutants.outside import BUGS
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -33,6 +37,16 @@ def test_the_saga_that_it_shows_is_the_one_that_runs() -> None:
     assert [name.replace("_", "-") for name in named] == list(DEFINITIONS["place-order"].steps)
     undos = re.findall(r"undo=(\w+)", shown[1])
     assert undos == [spec.undo.__name__ for spec in DEFINITIONS["place-order"].steps.values() if spec.undo]
+
+
+def test_it_counts_the_planted_mistakes_right() -> None:
+    told = " ".join(README.split())
+    assert f"{len(MUTANTS)} mistakes in the machine and {len(BUGS)} outside of it" in told
+
+
+def test_the_search_that_it_shows_is_the_one_that_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app(["explore", "place-order"], standalone_mode=False) == Exit.OK
+    assert f"$ saga explore place-order\n{capsys.readouterr().out}" in README
 
 
 def test_every_page_that_it_links_to_is_there() -> None:

@@ -225,7 +225,7 @@ def test_a_command_that_fails_is_told_by_what_it_said_last() -> None:
     ("error", "short"),
     [
         (
-            "x ended with status 1. The end of /work/some/run.log:\n  Traceback",
+            "x ended with status 1. The end of /somewhere/run.log:\n  Traceback",
             "x ended with status 1. The end of run.log:",
         ),
         ("10 sagas/s and 3 of 4", "10 sagas/s and 3 of 4"),

@@ -1,7 +1,9 @@
 """From facts to a sentence: every cause that there is, which of several counts, and what is then to be done."""
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import pytest
@@ -10,6 +12,7 @@ from orchestrator.definition import Action
 from orchestrator.why import Cause, Facts, cause_of, diagnose
 from orchestrator.why.causes import BUSY, RANK
 from orchestrator.why.facts import Failing, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from outbox.contracts import kebab_case
 from outbox.intake import QUEUE_MESSAGES
 from outbox.moments import moment
 from tests.unit.test_how_to import parse
@@ -271,6 +274,13 @@ def test_facts_are_told_in_one_sentence_with_a_command(what: str) -> None:
 
 def test_every_cause_is_told() -> None:
     assert {type(cause_of(known)) for known, *_ in FACTS.values()} == set(get_args(Cause))
+
+
+def test_the_page_for_people_has_a_row_for_every_cause() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "find-out-why-a-saga-does-not-move.md").read_text()
+    table = page.partition("|---|---|---|\n")[2]
+    rows = "".join(re.findall(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", table, re.MULTILINE))
+    assert sorted(re.findall(r"`([a-z-]+)`", rows)) == sorted(kebab_case(cause.__name__) for cause in get_args(Cause))
 
 
 def test_every_cause_of_a_step_has_its_place() -> None:
