@@ -15,6 +15,7 @@ from benchmarks.options import Options
 from benchmarks.proof import Proof
 from benchmarks.roof import Roof
 from orchestrator.cli import console
+from outbox.moments import duration
 
 MIB: Final = 1024 * 1024
 PERCENTILES: Final = (50, 95, 99)
@@ -113,7 +114,7 @@ class Report:
     def _figures(self) -> Iterator[tuple[str, str]]:
         latencies = self._latencies()
         yield "sagas per second", f"{self.sagas_per_second:,.0f}"
-        yield "latency", " · ".join(f"{name[:-3]} {console.duration(value)}" for name, value in latencies.items())
+        yield "latency", " · ".join(f"{name[:-3]} {duration(value)}" for name, value in latencies.items())
         if self.roof is not None and self.of_roof is not None:
             yield "roof", f"{self.roof.sagas_per_second:,.0f} per second by hand: {self.of_roof:.0%} of it is reached"
         else:
@@ -127,7 +128,7 @@ class Report:
             "transactions per saga",
             NOT_COUNTED if transactions is None else _by_name(_each(transactions, self.options.orders, 3)),
         )
-        yield "outbox lag", f"at most {console.duration(self.peaks.outbox_lag)}"
+        yield "outbox lag", f"at most {duration(self.peaks.outbox_lag)}"
         yield "ended", ", ".join(f"{count:,} {status}" for status, count in sorted(self.sample.statuses.items()))
 
     def _roles(self) -> Iterator[tuple[str, str, str, str]]:

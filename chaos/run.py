@@ -6,29 +6,28 @@ servers -> tables, shelves, accounts -> processes -> orders and faults -> no mor
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-import structlog
 from nats.errors import Error as NatsError
 
 from chaos import orders
-from chaos.errors import ChaosFailed, Missed
-from chaos.faults import STRIKES
+from chaos.errors import ChaosFailed
 from chaos.faults.world import World
 from chaos.fleet import Fleet, start_all
 from chaos.guard import guarded
+from chaos.injector import Injector
 from chaos.load import Load
 from chaos.names import REPLICAS
 from chaos.options import PATIENCE, Options
-from chaos.plan import Planned, plan
+from chaos.plan import plan
 from chaos.proof import Proof, prove
-from chaos.record import Fault, Invariant, Record, Violation
+from chaos.record import Invariant, Record, Violation
 from chaos.recovery import recovered
 from chaos.scenarios import CLOCK, SCENARIOS, Scenario
 from chaos.settle import settle
@@ -46,11 +45,6 @@ from orchestrator.embedded.forked import ForkServer
 from orchestrator.settings import ROLES
 from outbox.errors import BrokerOutOfReach
 from outbox.topology import Inlet, is_fetching
-
-log = structlog.get_logger()
-
-MOST_AT_ONCE: Final = 6
-"""Faults; beyond that one does not see any more what comes of which."""
 
 MADE: Final = "faults-are-made"
 MADE_SENTENCE: Final = "every fault was made, and taken back, as it should be: this run can be trusted"
@@ -75,44 +69,6 @@ class Outcome:
     """Where the logs are, if they were kept."""
 
 
-@dataclass(slots=True)
-class Injector:
-    """Lets the faults happen that were planned."""
-
-    world: World
-    faults: list[Fault] = field(default_factory=list)
-    missed: dict[str, int] = field(default_factory=dict)
-    wrong: list[str] = field(default_factory=list)
-    """Faults that were not made, or not taken back, as they should be."""
-
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def run(self, planned: list[Planned]) -> None:
-        """One after another at their times, each in a task of its own; until the last is over."""
-        for one in planned:
-            await asyncio.sleep(max(0.0, one.at - self.world.now()))
-            if len(self._under_way) >= MOST_AT_ONCE:
-                self._miss("too much was happening already")
-                continue
-            task = asyncio.create_task(self._strike(one))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        while self._under_way:
-            await asyncio.gather(*self._under_way)
-
-    async def _strike(self, planned: Planned) -> None:
-        try:
-            self.faults.extend(await STRIKES[planned.kind](self.world, planned))
-        except Missed as reason:
-            self._miss(f"{planned.kind}: {reason}")
-        except Exception as error:  # an hour of faults should not be lost to one, but it must be seen
-            log.error("a fault went wrong", kind=planned.kind, target=planned.target, exc_info=error)
-            self.wrong.append(f"{planned.kind} of {planned.target} went wrong: {type(error).__name__}: {error}")
-
-    def _miss(self, reason: str) -> None:
-        self.missed[reason] = self.missed.get(reason, 0) + 1
-
-
 def run(options: Options, stage: Stage, *, keep: bool = False) -> Outcome:
     """Start everything, break it, prove it, and leave nothing running. Raises ChaosFailed."""
     scenario = SCENARIOS[options.scenario]
@@ -128,17 +84,15 @@ def run(options: Options, stage: Stage, *, keep: bool = False) -> Outcome:
 
 
 async def _run(options: Options, scenario: Scenario, folder: Path, stage: Stage) -> Outcome:
-    with stage("starting servers", None):
-        opening = open_site(folder, scenario.brokers, options.seed, scenario.small_disks)
-        site = await opening.__aenter__()
-    try:
+    async with AsyncExitStack() as servers:
+        with stage("starting servers", None):
+            opening = open_site(folder, scenario.brokers, options.seed, scenario.small_disks)
+            site = await servers.enter_async_context(opening)
         with stage("making four databases", None):
             await upgrade_all(site.settings)
             await seed_stock(site.settings, orders.stock())
             await seed_accounts(site.settings, orders.accounts(), orders.CURRENCY)
         return await _break(options, scenario, site, stage)
-    finally:
-        await opening.__aexit__(None, None, None)
 
 
 async def _break(options: Options, scenario: Scenario, site: Site, stage: Stage) -> Outcome:

@@ -10,12 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from chaos.report import sums
+from chaos.report import sums as chaos
 from chaos.scenarios import SCENARIOS
 from orchestrator.graph import picture, svg
 from orchestrator.graph.machine import by_hand, phases, steps
 from orchestrator.sagas.place_order import place_order
-from simulation import figures
+from simulation import sums as simulation
 
 DOCS: Final = Path(__file__).parent
 PAGES: Final = (DOCS / "state-machine.md", DOCS / "simulation.md", DOCS / "reliability.md")
@@ -23,12 +23,12 @@ PICTURES: Final[dict[Path, Callable[[], str]]] = {DOCS / "place-order.svg": lamb
 
 
 @cache
-def _chaos() -> sums.Sum:
-    return sums.kept(DOCS)
+def _chaos() -> chaos.Sum:
+    return chaos.kept(DOCS)
 
 
 def _of_chaos(name: str) -> str:
-    return sums.part(name, _chaos())
+    return chaos.part(name, _chaos())
 
 
 def _scenarios() -> str:
@@ -46,9 +46,9 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "phases": lambda: f"```mermaid\n{phases()}```\n",
     "steps": lambda: f"```mermaid\n{steps()}```\n",
     "by hand": by_hand,
-    "runs of the simulation": lambda: figures.table(figures.kept(DOCS)),
+    "runs of the simulation": lambda: simulation.table(simulation.kept(DOCS)),
     "chaos scenarios": _scenarios,
-    **{f"chaos {name}": partial(_of_chaos, name) for name in sums.PARTS},
+    **{f"chaos {name}": partial(_of_chaos, name) for name in chaos.PARTS},
 }
 
 

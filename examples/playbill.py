@@ -13,13 +13,14 @@ from rich.text import Text
 
 from examples.audit import Claim, EffectAuditor, contradictions
 from examples.stage import Stage, Stalled, Story
-from orchestrator.cli.console import command, duration, out, status_text, table
+from orchestrator.cli.console import command, out, status_text, table
 from orchestrator.cli.follow import print_line
 from orchestrator.definition import Saga
 from orchestrator.embedded import EmbeddedServerError
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.logs import configure_logging
 from orchestrator.queries import SagaView
+from outbox.moments import duration
 from participants.runtime import Participant
 
 

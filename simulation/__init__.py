@@ -13,5 +13,5 @@ processor, the verifier. What stands in is what is outside of them. Read it in t
 - `adversary`           what goes wrong at a moment
 - `witness`, `judge`    who sees what is done wrong, and who says what is wrong in the end
 - `schedule`, `runner`  one schedule, and many
-- `figures`             what many runs have shown, for the page that tells of it
+- `sums`                what many runs have shown, for the page that tells of it
 """

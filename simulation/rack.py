@@ -10,6 +10,7 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from migrations.runner import upgrade
+from orchestrator.settings import ROLES
 from outbox.database import Database
 from participants.inventory.seed import seed_stock
 from participants.payment.seed import seed_accounts
@@ -18,7 +19,6 @@ from simulation.engine import open_engine
 from simulation.server import Server
 from simulation.witness import JOURNAL
 
-ROLES: Final = ("orchestrator", "order", "inventory", "payment")
 STOCK: Final = {"lamp": 1000, "bulb": 1000, "rare": 3, "gift": 0, "sold-out": 0}
 ACCOUNTS: Final = {"ada": Decimal(100_000), "cy": Decimal(40), "bob": Decimal(5)}
 

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final
 
+from orchestrator.settings import ROLES
 from simulation.broker import SimulatedBroker
 from simulation.courier import Habits
 from simulation.fate import Fate
 from simulation.process import Process, Surroundings
-from simulation.rack import ROLES, Rack
+from simulation.rack import Rack
 from simulation.sagas import DEFINITIONS
 from simulation.witness import Witness
 

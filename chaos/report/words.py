@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from chaos.record import PASSED, Fault, Record
 from chaos.report import figures
-from orchestrator.cli.console import duration
+from outbox.moments import duration
 from outbox.numbers import counted
 
 Tone = Literal["good", "doubtful", "bad"]

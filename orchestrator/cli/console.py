@@ -126,18 +126,7 @@ def command() -> str:
     return os.path.relpath(called)
 
 
-def duration(seconds: float) -> str:
-    """`0.042` -> `42 ms`, `75` -> `1 min 15 s`."""
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def moment(at: datetime) -> str:
+def time_of_day(at: datetime) -> str:
     """A local time, to the millisecond."""
     return at.astimezone().strftime("%H:%M:%S.%f")[:-3]
 

@@ -30,6 +30,7 @@ from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.queries import SagaView
 from orchestrator.settings import ROLES, Settings, load_settings, remove_dev_file, running_dev, write_dev_file
 from orchestrator.verify import Finding
+from outbox.moments import duration
 from outbox.numbers import counted
 
 PATIENCE: Final = 30.0
@@ -248,7 +249,7 @@ def _row(one: Outcome) -> tuple[str | Text, ...]:
         console.status_text(one.status),
         f"{done}/{summary.steps}",
         str(summary.undone),
-        console.duration(summary.duration),
+        duration(summary.duration),
         mark,
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from orchestrator.cli.console import STYLES, moment, out, print_json
+from orchestrator.cli.console import STYLES, out, print_json, time_of_day
 from orchestrator.entries import ENTRIES
 from orchestrator.queries import OVERLAP, LogLine, Queries
 
@@ -104,7 +104,7 @@ def print_line(line: LogLine, json: bool) -> None:
     body = ENTRIES.dump_python([line.entry], mode="json")[0]
     kind, step = body.pop("kind"), body.pop("step", "")
     text = Text.assemble(
-        (moment(line.at), "dim"), "  ", line.saga_id, "  ", (f"{kind:<21}", STYLES.get(kind, "")), f"{step:<20}"
+        (time_of_day(line.at), "dim"), "  ", line.saga_id, "  ", (f"{kind:<21}", STYLES.get(kind, "")), f"{step:<20}"
     )
     text.append(_details(kind, body), "dim")
     text.rstrip()

@@ -18,6 +18,7 @@ from orchestrator.cli.values import PLACEHOLDER
 from orchestrator.composition import load_definitions, open_queries, open_verifier
 from orchestrator.queries import Filter, to_json
 from orchestrator.settings import Settings
+from outbox.moments import duration
 from outbox.numbers import counted
 
 
@@ -57,7 +58,7 @@ async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> 
             console.status_text(one.status),
             f"{one.done}/{one.steps}" + (f" ({one.undone} undone)" if one.undone else ""),
             console.day(one.started_at),
-            console.duration(one.duration),
+            duration(one.duration),
             one.reason or "",
         )
         for one in found

@@ -20,6 +20,7 @@ from orchestrator.composition import open_client
 from orchestrator.cron import BadCron, Missed
 from orchestrator.schedules import PastRun, Schedule, Schedules, Spec, rfc3339
 from orchestrator.settings import Settings
+from outbox.moments import duration
 
 UPCOMING: Final = 5
 RECENT: Final = 10
@@ -204,7 +205,7 @@ def _print_runs(runs: Sequence[PastRun]) -> None:
             run.saga_id,
             console.status_text(run.status),
             console.day(run.started_at),
-            console.duration((run.ended_at - run.started_at).total_seconds()) if run.ended_at else "",
+            duration((run.ended_at - run.started_at).total_seconds()) if run.ended_at else "",
         )
         for run in runs
     )

@@ -18,6 +18,7 @@ from orchestrator.composition import Client, open_client
 from orchestrator.definition import base_name, item_index
 from orchestrator.queries import SagaView, StepView, to_json
 from orchestrator.settings import Settings
+from outbox.moments import duration
 
 WIDTH: Final = 32
 """Columns of the timeline."""
@@ -101,7 +102,7 @@ def _head(shown: Shown) -> Text:
 def _facts(shown: Shown) -> Iterator[str]:
     """What there is to say besides the steps, a line each."""
     view, summary = shown.view, shown.view.summary
-    yield f"started {console.day(summary.started_at)}, took {console.duration(summary.duration)}"
+    yield f"started {console.day(summary.started_at)}, took {duration(summary.duration)}"
     if summary.key:
         yield f"key {summary.key}"
     if view.labels:
@@ -157,7 +158,7 @@ def _instance_rows(name: str, steps: Sequence[StepView], shown: Shown) -> Iterat
 
 def _row(step: StepView, name: str, shown: Shown) -> tuple[str | Text, ...]:
     end = step.undone_at or step.answered_at or (shown.now if step.asked_at else None)
-    took = console.duration((end - step.asked_at).total_seconds()) if end and step.asked_at else ""
+    took = duration((end - step.asked_at).total_seconds()) if end and step.asked_at else ""
     return (
         name,
         step.kind,

@@ -8,7 +8,7 @@ from orchestrator.why import causes
 from orchestrator.why.causes import Cause, cause_of
 from orchestrator.why.facts import Facts, Failing, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
-from outbox.moments import moment
+from outbox.moments import moment, span
 from outbox.numbers import counted
 from outbox.reasons import first_line
 
@@ -95,12 +95,12 @@ def _of_the_whole(
                 ("definitions", "check"),
             )
         case causes.BeginsLater(at=at):
-            return f"It is to begin at {moment(at)}, in {_span(at - facts.now)}.", ("get", saga)
+            return f"It is to begin at {moment(at)}, in {span(at - facts.now)}.", ("get", saga)
         case causes.Queued(queue=queue):
             return _queued(facts, queue), ("ls", "--type", facts.definition, "--status", "running")
         case causes.Overdue(since=since):
             return (
-                f"It has been due for {_span(facts.now - since)}, and no orchestrator takes it up: none runs, or none "
+                f"It has been due for {span(facts.now - since)}, and no orchestrator takes it up: none runs, or none "
                 f"that has its definition and reaches its database and NATS.",
                 ("run", "orchestrator"),
             )
@@ -186,11 +186,11 @@ def _of_patience(
             return f"{told}{_next(facts, step)}, and the same answer is given.", watch
         case causes.NotAnswered():
             times = "once" if step.asked == 1 else f"{step.asked} times"
-            ago = f", {_span(facts.now - step.last_asked_at)} ago" if step.last_asked_at else ""
+            ago = f", {span(facts.now - step.last_asked_at)} ago" if step.last_asked_at else ""
             told = f"{_step(step, begin=True)} was asked {times}{ago}, and {step.participant} has not answered"
             return f"{told}{_next(facts, step)}.", watch
         case causes.Delayed():
-            until = f" until {moment(step.due_at)}, in {_span(step.due_at - facts.now)}" if step.due_at else ""
+            until = f" until {moment(step.due_at)}, in {span(step.due_at - facts.now)}" if step.due_at else ""
             return f"It lets time pass at {step.name}{until}.", watch
         case _:
             assert_never(cause)
@@ -205,7 +205,7 @@ def _queued(facts: Facts, queue: Queue) -> str:
     if queue.window is not None and queue.at_work >= queue.window:
         parts.append(f"{queue.at_work:,} are at work, and no more may be (SAGA_MAX_IN_FLIGHT)")
     if queue.next_at is not None and queue.next_at > facts.now:
-        parts.append(f"its rate lets the next one begin in {_span(queue.next_at - facts.now)}")
+        parts.append(f"its rate lets the next one begin in {span(queue.next_at - facts.now)}")
     return "; ".join(parts) + "."
 
 
@@ -233,9 +233,9 @@ def _next(facts: Facts, step: OpenStep) -> str:
         return ""
     left = max(timedelta(0), step.due_at - facts.now)
     if step.refusal is None and step.attempts is not None and step.asked >= step.attempts:
-        return f"; that was the last of {step.attempts} attempts, and it is waited for {_span(left)} more"
+        return f"; that was the last of {step.attempts} attempts, and it is waited for {span(left)} more"
     of = "" if step.attempts is None else f" of {step.attempts}"
-    return f"; it is asked again in {_span(left)} (attempt {step.asked + 1}{of})"
+    return f"; it is asked again in {span(left)} (attempt {step.asked + 1}{of})"
 
 
 def _told(letter: Letter) -> str:
@@ -250,11 +250,3 @@ def _clause(text: str) -> str:
 
 def _at(at: datetime | None) -> str:
     return "" if at is None else f" since {moment(at)}"
-
-
-def _span(length: timedelta) -> str:
-    seconds = int(max(0.0, length.total_seconds()) + 0.5)
-    if seconds < 120:
-        return f"{seconds} s"
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    return f"{minutes} min" if minutes < 120 else f"{hours} h" if hours < 48 else f"{days} days"

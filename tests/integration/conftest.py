@@ -8,8 +8,16 @@ from collections.abc import AsyncIterator
 import pytest
 
 from orchestrator.registry import Definitions
+from tests.support.messaging import OpenDatabase, opened
 from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases
 from tests.support.world import THREE_TIMES, Desk, OwnedClock, World, definitions_with
+
+
+@pytest.fixture
+async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
+    """Opens the database of a role, with its tables."""
+    async with opened(database_urls) as open_one:
+        yield open_one
 
 
 @pytest.fixture

@@ -54,11 +54,6 @@ async def finish(desk: Desk, saga_ids: Sequence[str]) -> None:
     await desk.receive(*(answer(f"{saga_id}/reserve/do") for saga_id in saga_ids))
 
 
-async def in_state(world: World, status: str) -> list[str]:
-    """The ids of the sagas with this status."""
-    return [saga.id for saga in await world.sagas() if saga.status == status]
-
-
 # --- a time to begin -----------------------------------------------------------------------------------------------
 
 
@@ -89,7 +84,7 @@ async def test_more_sagas_than_are_begun_at_once_begin_in_batches(world: World, 
 async def test_the_deadline_counts_from_the_beginning(world: World, desk: Desk, clock: OwnedClock) -> None:
     [first, second] = await accept(desk, "hurried", 2, priority=0)
     assert await desk.admit() == 1
-    [waiting] = await in_state(world, "waiting")
+    [waiting] = await world.in_state("waiting")
     clock.advance(HOUR)
     assert await desk.engine.fire_timers() == 1, "the one that has begun"
     begun = first if waiting == second else second
@@ -111,7 +106,7 @@ async def test_no_more_begin_than_may_be_in_flight_and_room_is_refilled(world: W
     seen = []
     while await desk.admit():
         assert await desk.admit() == 0, "there is no room"
-        running = await in_state(world, "running")
+        running = await world.in_state("running")
         seen.append(len(running))
         await finish(desk, running[:2])
     assert seen == [3, 3, 3, 2], "two have made room for two, until nobody waits"
@@ -121,7 +116,7 @@ async def test_a_saga_takes_its_place_until_it_has_ended(world: World, desk: Des
     """Also while it turns back, is paused, or waits for a person."""
     await accept(desk, "crowded", 6)
     assert await desk.admit() == 3
-    one, two, three = await in_state(world, "running")
+    one, two, three = await world.in_state("running")
     await desk.engine.tell(one, Cancelled("ada", "no need"))
     await desk.engine.tell(two, PauseOrdered("ada", "not now"))
     await desk.receive(answer(f"{three}/reserve/do", "refused"))  # ends
@@ -138,11 +133,11 @@ async def test_two_replicas_never_fill_the_last_place_twice(world: World) -> Non
     ended: set[str] = set()
     while len(ended) < 30:
         await asyncio.gather(*(desk.admit() for desk in desks * 3))
-        running = await in_state(world, "running")
+        running = await world.in_state("running")
         assert 0 < len(running) <= 3
         await asyncio.gather(finish(desks[0], running[:2]), *(desk.admit() for desk in desks))
-        assert len(await in_state(world, "running")) <= 3
-        ended = set(await in_state(world, "completed"))
+        assert len(await world.in_state("running")) <= 3
+        ended = set(await world.in_state("completed"))
 
     assert await most_in_flight(world) == 3
 
@@ -157,14 +152,14 @@ async def test_a_replica_waits_for_the_one_that_counts(on_postgresql: World) -> 
         second = asyncio.create_task(two.admit())
         await eventually(lambda: waits_for_lock(world), "the second replica waits")
     assert await second == 0
-    assert len(await in_state(world, "running")) == 3
+    assert len(await world.in_state("running")) == 3
 
 
 async def test_limits_of_one_saga_are_no_limits_of_another(world: World, desk: Desk) -> None:
     await accept(desk, "crowded", 4)
     await accept(desk, "both", 3)
     await accept(desk, "hold-stock", 5)
-    assert len(await in_state(world, "running")) == 5
+    assert len(await world.in_state("running")) == 5
     assert await desk.admit() == 3 + 1, "the rate lets the first of `both` begin"
 
 
@@ -219,7 +214,7 @@ async def test_a_slow_rate_keeps_its_distance(desk: Desk, clock: OwnedClock) -> 
 async def test_a_rate_and_a_limit_hold_together(world: World, desk: Desk, clock: OwnedClock) -> None:
     await accept(desk, "both", 10)
     assert await beginnings(desk, clock, 3) == [1, 1, 0]
-    await finish(desk, await in_state(world, "running"))
+    await finish(desk, await world.in_state("running"))
     assert await beginnings(desk, clock, 2) == [1, 1]
 
 
@@ -237,7 +232,7 @@ async def test_the_most_urgent_begin_first_and_among_equals_who_came_first(
     names = dict(order)
     begun = []
     while await desk.admit():
-        [running] = await in_state(world, "running")
+        [running] = await world.in_state("running")
         begun.append(names[running])
         await finish(desk, [running])
     assert begun == ["higher", "high", "early", "late", "low"]

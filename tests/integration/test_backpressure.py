@@ -48,10 +48,6 @@ async def make_due(desk: Desk, clock: OwnedClock, count: int) -> None:
     clock.advance(HOUR)
 
 
-async def in_state(world: World, status: str) -> list[str]:
-    return [saga.id for saga in await world.sagas() if saga.status == status]
-
-
 async def finish(desk: Desk, saga_ids: Sequence[str]) -> None:
     """The participant has come to these."""
     await desk.receive(*(answer(f"{saga_id}/reserve/do") for saga_id in saga_ids))
@@ -62,23 +58,23 @@ async def test_of_a_flood_of_commands_no_more_are_at_work_than_there_is_room_for
 ) -> None:
     for batch in range(5):
         await wish(narrow, range(batch * 20, batch * 20 + 20))
-    assert (len(await in_state(world, "running")), len(await in_state(world, "waiting"))) == (SIZE, 90)
+    assert (len(await world.in_state("running")), len(await world.in_state("waiting"))) == (SIZE, 90)
 
     at_work = []
-    while running := await in_state(world, "running"):
+    while running := await world.in_state("running"):
         at_work.append(len(running))
         await finish(narrow, running[:7])
         await narrow.admit()
     assert max(at_work) == SIZE
-    assert len(await in_state(world, "completed")) == 100
+    assert len(await world.in_state("completed")) == 100
     assert await world.findings() == []
 
 
 async def test_who_waits_begins_before_who_comes_later(world: World, narrow: Desk) -> None:
     await wish(narrow, range(SIZE + 1))
-    await finish(narrow, await in_state(world, "running"))
+    await finish(narrow, await world.in_state("running"))
     await wish(narrow, range(100, 100 + SIZE))
-    assert (len(await in_state(world, "running")), len(await in_state(world, "waiting"))) == (SIZE - 1, 2)
+    assert (len(await world.in_state("running")), len(await world.in_state("waiting"))) == (SIZE - 1, 2)
 
 
 async def test_sagas_that_are_due_at_one_time_begin_as_there_is_room(
@@ -88,8 +84,8 @@ async def test_sagas_that_are_due_at_one_time_begin_as_there_is_room(
     for expected in (10, 10, 5):
         assert await narrow.admit() == expected
         assert await narrow.admit() == 0, "the window is full, or nobody waits"
-        await finish(narrow, await in_state(world, "running"))
-    assert len(await in_state(world, "completed")) == 25
+        await finish(narrow, await world.in_state("running"))
+    assert len(await world.in_state("completed")) == 25
 
 
 async def test_two_replicas_do_not_both_fill_the_last_places(world: World, narrow: Desk, clock: OwnedClock) -> None:
@@ -102,7 +98,7 @@ async def test_a_child_begins_although_there_is_no_room(world: World, narrow: De
     """Its parent is at work and waits for it: if it waited for a place, both would wait for ever."""
     await wish(narrow, range(SIZE))
     await wish(narrow, range(100, 103), source=SOURCE)
-    assert (len(await in_state(world, "running")), len(await in_state(world, "waiting"))) == (SIZE + 3, 0)
+    assert (len(await world.in_state("running")), len(await world.in_state("waiting"))) == (SIZE + 3, 0)
 
 
 async def test_a_saga_of_a_schedule_waits_for_room(world: World, narrow: Desk, clock: OwnedClock) -> None:
@@ -111,8 +107,8 @@ async def test_a_saga_of_a_schedule_waits_for_room(world: World, narrow: Desk, c
     clock.advance(timedelta(days=1))
     await wish(narrow, range(SIZE))
     assert await Scheduler(narrow.engine).fire() == 2
-    running = await in_state(world, "running")
-    assert (len(running), len(await in_state(world, "waiting"))) == (SIZE, 2)
+    running = await world.in_state("running")
+    assert (len(running), len(await world.in_state("waiting"))) == (SIZE, 2)
     await finish(narrow, running[:1])
     assert await narrow.admit() == 1
 
@@ -126,12 +122,12 @@ async def test_what_is_for_later_takes_no_place_of_those_that_begin_now(
         held = await narrow.engine.windows.hold_back(unit.connection, [*later, *now], clock.now())
         await narrow.engine.start_within(unit, held)
     assert held[:SIZE] == later
-    assert (len(await in_state(world, "running")), len(await in_state(world, "waiting"))) == (SIZE, SIZE + 1)
+    assert (len(await world.in_state("running")), len(await world.in_state("waiting"))) == (SIZE, SIZE + 1)
 
 
 async def test_without_a_limit_nobody_waits(world: World, desk: Desk) -> None:
     await wish(desk, range(3 * SIZE))
-    assert len(await in_state(world, "running")) == 3 * SIZE
+    assert len(await world.in_state("running")) == 3 * SIZE
 
 
 async def test_the_admission_locks_nothing_while_nobody_waits(world: World, narrow: Desk) -> None:

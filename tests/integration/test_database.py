@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -47,12 +47,6 @@ print("ready", flush=True)
 sys.stdin.readline()
 asyncio.run(main())
 """
-
-
-@pytest.fixture
-async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
-    async with opened(database_urls) as open_one:
-        yield open_one
 
 
 @pytest.fixture

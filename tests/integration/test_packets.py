@@ -37,7 +37,6 @@ from tests.support.messaging import (
     courier,
     envelope,
     messaging,
-    opened,
     outbox_on,
     relaying,
     rows_of,
@@ -47,6 +46,7 @@ from tests.support.messaging import (
     stored_ids,
     unpacked,
     unsettled,
+    until_empty,
 )
 from tests.support.servers import DatabaseUrls
 from tests.support.waiting import eventually
@@ -57,12 +57,6 @@ TABLE = messaging("order").outbox
 GRACE = timedelta(seconds=5)
 INLET = command_inlet("inventory", timedelta(seconds=5))
 RESERVE = ReserveStock.subject()
-
-
-@pytest.fixture
-async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
-    async with opened(database_urls) as open_one:
-        yield open_one
 
 
 @pytest.fixture
@@ -85,13 +79,6 @@ async def commit(outbox: Outbox, *sent: tuple[str, Envelope]) -> None:
 
 async def packets_in(database: Database) -> list[Packet]:
     return [Packet(row.message_id, row.subject, row.body) for row in await rows_of(database, TABLE)]
-
-
-async def until_drained(database: Database) -> None:
-    async def is_empty() -> bool:
-        return await count(database, TABLE) == 0
-
-    await eventually(is_empty, "the outbox is empty")
 
 
 # --- what is in a row --------------------------------------------------------------------------------------------
@@ -177,7 +164,7 @@ async def test_a_crash_sends_the_same_packets_again_whole(order: Database, broke
 
     clock.time += GRACE
     async with relaying(outbox_on(order, "order", clock=clock), broker):
-        await until_drained(order)
+        await until_empty(order, TABLE)
     arrived = [(one.subject, list(one.events)) for one in await stored(broker.jetstream, EVENTS)]
     wanted = [(one.subject, unpacked(one.body)) for one in packets]
     assert sorted(arrived, key=lambda one: one[0]) == sorted(wanted, key=lambda one: one[0])
@@ -223,7 +210,7 @@ async def test_every_event_of_a_packet_that_comes_again_is_applied_once(
         await eventually(lambda: has_streams(broker), "the streams are back")
         clock.time += GRACE
         async with relaying(outbox_on(order, "order", clock=clock), broker):
-            await until_drained(order)
+            await until_empty(order, TABLE)
         assert await answers(broker, 20) == first
         [packet] = await stored(broker.jetstream, COMMANDS)
         assert len(packet.events) == 20
@@ -356,7 +343,7 @@ async def test_of_too_many_rows_some_wait_in_the_table_and_are_swept(
 
     clock.time += GRACE
     async with relaying(outbox_on(order, "order", clock=clock), broker):
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert sorted(await stored_ids(broker.jetstream, EVENTS)) == [f"{number:02}:1" for number in range(10)]
 
 
@@ -391,7 +378,7 @@ async def test_nothing_is_claimed_while_there_is_no_room_for_it(
         clock.time += GRACE
         await asyncio.sleep(20 * relay_module.SWEEP_EVERY)  # time to go wrong in
         slow_broker.answers.set()
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert len(await stored_ids(slow_broker.jetstream, EVENTS)) == 7
 
 
@@ -408,7 +395,7 @@ async def test_what_is_being_published_is_not_sent_again(
         reads = clock.reads
         await eventually(lambda: was_read(clock, reads + 10), "some sweeps")
         slow_broker.answers.set()
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert slow_broker.asked == ["slow:1"]
 
 
@@ -425,7 +412,7 @@ async def test_what_was_stored_and_not_yet_deleted_is_not_sent_again(
     try:
         async with relaying(outbox, counting) as relay:
             await commit(outbox, (SUBJECT, envelope("first")))
-            await until_drained(order)
+            await until_empty(order, TABLE)
             for number in range(5):
                 await commit(outbox, (SUBJECT, envelope(f"e-{number}")))
             await eventually(lambda: has_events(broker, 6), "all are in the stream")

@@ -30,27 +30,20 @@ from tests.support.messaging import (
     courier,
     envelope,
     messaging,
-    opened,
     outbox_on,
     relaying,
     rows_of,
     stored,
     stored_ids,
     unpacked,
+    until_empty,
 )
 from tests.support.outages import breakable_database
-from tests.support.servers import DatabaseUrls
 from tests.support.waiting import eventually
 
 SUBJECT = "saga.event.test.noted"
 TABLE = messaging("order").outbox
 SOON = timedelta(seconds=0.2)
-
-
-@pytest.fixture
-async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
-    async with opened(database_urls) as open_one:
-        yield open_one
 
 
 @pytest.fixture
@@ -98,13 +91,6 @@ async def fail_to_commit(outbox: Outbox, id: str) -> None:
         raise ZeroDivisionError
 
 
-async def until_drained(database: Database) -> None:
-    async def is_empty() -> bool:
-        return await count(database, TABLE) == 0
-
-    await eventually(is_empty, "the outbox is empty")
-
-
 async def waiting(database: Database) -> list[str]:
     """The message ids of the events that are in the table."""
     return [event.message_id for row in await rows_of(database, TABLE) for event in unpacked(row.body)]
@@ -121,7 +107,7 @@ async def test_what_is_committed_arrives_and_leaves_the_table(order: Database, b
     outbox = outbox_on(order, "order")
     async with relaying(outbox, broker):
         sent = [*await commit(outbox, "a"), *await commit(outbox, "b", "c")]
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert sorted(await events_in(broker)) == sent == ["a:1", "b:1", "c:1"]
 
 
@@ -131,7 +117,7 @@ async def test_nothing_arrives_of_a_block_that_raises(order: Database, broker: B
         with pytest.raises(ZeroDivisionError):
             await fail_to_commit(outbox, "never")
         await commit(outbox, "later")
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert await events_in(broker) == ["later:1"]
 
 
@@ -180,7 +166,7 @@ async def test_what_a_crash_left_behind_is_swept_after_the_grace_and_not_before(
         assert await count(order, TABLE) == 3
 
         clock.time += timedelta(microseconds=1)
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert sorted(await events_in(broker)) == ["a:1", "b:1", "c:1"]
 
 
@@ -197,7 +183,7 @@ async def test_a_death_between_publishing_and_deleting_sends_again_under_the_sam
 
     clock.time += timedelta(seconds=5)
     async with relaying(outbox_on(order, "order", clock=clock), broker):
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert sorted(await events_in(broker)) == ["a:1", "b:1", "c:1"]
 
 
@@ -214,7 +200,7 @@ async def test_two_relays_that_sweep_at_once_send_everything_once(
         relaying(outbox_on(one, "order", clock=clock), broker),
         relaying(outbox_on(other, "order", clock=clock), second),
     ):
-        await until_drained(one)
+        await until_empty(one, TABLE)
     assert sorted(await events_in(broker)) == sent
 
 
@@ -241,14 +227,14 @@ async def test_an_outage_of_the_broker_loses_nothing_and_ends_by_itself(
     outbox = outbox_on(order, "order", grace=SOON)
     async with relaying(outbox, broker):
         sent = await commit(outbox, "before")
-        await until_drained(order)
+        await until_empty(order, TABLE)
         await asyncio.to_thread(nats.stop)
         for number in range(50):
             sent += await commit(outbox, f"during-{number}")
         assert await count(order, TABLE) == 50
         await asyncio.to_thread(nats.start)
         sent += await commit(outbox, "after")
-        await until_drained(order)
+        await until_empty(order, TABLE)
     assert set(await events_in(broker)) == set(sent)
 
 
@@ -273,7 +259,7 @@ async def test_a_broker_that_lost_its_store_is_given_everything_when_its_streams
             await eventually(has_tried, "the relay has tried with no stream there")
             assert await count(order, TABLE) == 50
             assert len(await Topology().ensure(broker.jetstream)) == 3
-            await until_drained(order)
+            await until_empty(order, TABLE)
         assert set(await events_in(broker)) == set(sent)
     finally:
         await broker.close()

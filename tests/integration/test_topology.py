@@ -32,13 +32,11 @@ from tests.support.messaging import (
     courier,
     envelope,
     messaging,
-    opened,
     outbox_on,
     send,
     serving,
     stored_ids,
 )
-from tests.support.servers import DatabaseUrls
 from tests.support.waiting import eventually
 
 INLET = command_inlet("inventory", timedelta(seconds=30))
@@ -148,12 +146,6 @@ async def wipe(broker: Broker, nats: EmbeddedNats) -> None:
         return broker.is_connected
 
     await eventually(is_back, "the connection is back")
-
-
-@pytest.fixture
-async def open_database(database_urls: DatabaseUrls) -> AsyncIterator[OpenDatabase]:
-    async with opened(database_urls) as open_one:
-        yield open_one
 
 
 @pytest.mark.parametrize("vandal", [delete_commands, delete_replies, delete_consumer, wipe])

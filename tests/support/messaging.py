@@ -115,6 +115,15 @@ async def count(database: Database, table: Table) -> int:
         return (await connection.execute(select(func.count()).select_from(table))).scalar_one()
 
 
+async def until_empty(database: Database, table: Table) -> None:
+    """Wait until it has no rows."""
+
+    async def is_empty() -> bool:
+        return await count(database, table) == 0
+
+    await eventually(is_empty, f"{table.name} is empty")
+
+
 # --- messages ----------------------------------------------------------------------------------------------------
 
 

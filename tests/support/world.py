@@ -267,6 +267,10 @@ class World:
         rows = await self.rows("orchestrator", select(tables.sagas.c.state).order_by(tables.sagas.c.id))
         return [SAGA.validate_json(row.state) for row in rows]
 
+    async def in_state(self, status: str) -> list[str]:
+        """The ids of the sagas with this status."""
+        return [saga.id for saga in await self.sagas() if saga.status == status]
+
     async def children(self, saga_id: str) -> list[Saga]:
         """The sagas that one has started, in the order in which they came to be."""
         begun = select(tables.sagas.c.state).where(tables.sagas.c.key.startswith(f"{saga_id}/", autoescape=True))

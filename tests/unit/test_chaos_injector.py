@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from chaos import run as run_module
+from chaos import injector as injector_module
 from chaos.errors import Missed
 from chaos.faults.world import World
+from chaos.injector import Injector
 from chaos.plan import Planned
 from chaos.record import Fault
-from chaos.run import Injector
 
 
 def planned(kind: str) -> Planned:
@@ -35,7 +35,7 @@ async def injector(monkeypatch: pytest.MonkeyPatch) -> Injector:
         await asyncio.sleep(0.2)
         return [world.fault(one, world.now())]
 
-    monkeypatch.setattr(run_module, "STRIKES", {"fire": fire, "miss": miss, "fail": fail, "last": last})
+    monkeypatch.setattr(injector_module, "STRIKES", {"fire": fire, "miss": miss, "fail": fail, "last": last})
     nobody: Any = None
     return Injector(World(nobody, nobody, nobody, asyncio.get_running_loop().time()))
 
@@ -50,7 +50,7 @@ async def test_what_fired_counts_what_missed_is_told_and_what_went_wrong_is_seen
 
 
 async def test_no_more_than_so_many_happen_at_once(injector: Injector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(injector_module, "MOST_AT_ONCE", 2)
     await injector.run([planned("last")] * 5)
     assert len(injector.faults) == 2
     assert injector.missed == {"too much was happening already": 3}

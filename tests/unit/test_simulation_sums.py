@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from simulation.figures import NOT_RUN, NoFigures, kept, table
 from simulation.runner import Report
+from simulation.sums import NOT_RUN, NoFigures, kept, table
 
 DOCS = Path(__file__).parents[2] / "docs"
 
