@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +302,16 @@ async def test_a_cluster_outlives_a_server_and_its_servers_meet_over_wires(folde
         assert world.site.wires["nats-1>nats-2"].connections + world.site.wires["nats-2>nats-1"].connections > 0
         await strike(world, "kill-broker", "nats-2")
         assert all(server.running for server in world.site.nats.values())
+
+        async def is_stored() -> bool:
+            with suppress(Error, TimeoutError):  # the leader of the stream may have been the one
+                await world.client.broker.jetstream.publish("saga.cmd.order.x", b"while one is dead", timeout=1.0)
+                return True
+            return False
+
+        await asyncio.to_thread(world.site.nats["nats-2"].kill)
+        await eventually(is_stored, "the two that are left store a message")
+        await world.site.start("nats-2")
 
 
 async def test_two_faults_do_not_hit_one_victim_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
