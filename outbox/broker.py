@@ -8,11 +8,14 @@ from typing import Final
 
 import structlog
 from nats.aio.client import Client
+from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.errors import BadRequestError
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
+from outbox.line import Line
 from outbox.outages import CONNECTION, Resource, outages
 from outbox.topology import stream_of
 
@@ -26,6 +29,18 @@ UNANSWERED_PINGS: Final = 2
 """A server that has answered none of these many pings, so many seconds apart, is gone: a cut network says nothing."""
 
 
+MOST_REMEMBERED: Final = 1000
+"""Messages that are not told of twice."""
+
+
+class Forbidden(NatsError):
+    """NATS does not let this user publish on a subject."""
+
+
+REFUSALS: Final = (Forbidden, MaxPayloadError, BadSubjectError, BadRequestError)
+"""What is wrong with one message, or is not allowed to us. NATS is there, and the next message may be taken."""
+
+
 class Broker:
     """A connection that never gives up, and says once when it is lost and once when it is back."""
 
@@ -34,6 +49,8 @@ class Broker:
         self._where = without_user(url)
         self._name = name
         self._client: Client | None = None
+        self._forbidden: set[str] = set()  # subjects, in lower case
+        self._refused: dict[str, None] = {}  # ids of messages that were told of, the oldest first
         self.silent: Counter[str] = Counter()
         """Stream -> how many publications in a row it has not answered, on a connection that stands."""
 
@@ -44,6 +61,8 @@ class Broker:
                 outages().ends(CONNECTION)  # one that was given up may tell of its end when there is another already
             return
         client = Client()
+        if not self.url.startswith(("ws://", "wss://")):
+            client._transport = Line()
         try:
             await asyncio.wait_for(
                 client.connect(
@@ -55,7 +74,8 @@ class Broker:
                     ping_interval=PING_EVERY,
                     max_outstanding_pings=UNANSWERED_PINGS,
                     connect_timeout=int(max(1, patience)),
-                    error_cb=_ignore,
+                    flush_timeout=PUBLISH_TIMEOUT,
+                    error_cb=self._heed,
                     disconnected_cb=self._lost,
                     reconnected_cb=self._back,
                 ),
@@ -95,8 +115,10 @@ class Broker:
         unexpected = [error for error in failed if not isinstance(error, NatsError | OSError | TimeoutError)]
         if unexpected:
             raise unexpected[0]
-        if failed and len(failed) == len(packets):
-            raise BrokerOutOfReach(f"NATS at {self._where} took no message ({str(failed[0]) or 'no answer'})")
+        self._tell_of_refusals(packets, answers)
+        away = [error for error in failed if not isinstance(error, REFUSALS)]
+        if away and len(failed) == len(packets):
+            raise BrokerOutOfReach(f"NATS at {self._where} took no message ({str(away[0]) or 'no answer'})")
         return [p for p, answer in zip(packets, answers, strict=True) if not isinstance(answer, BaseException)]
 
     async def close(self) -> None:
@@ -115,13 +137,43 @@ class Broker:
         if self.is_connected:
             self.silent.update(asked - answered)
 
-    @staticmethod
-    async def _publish_one(stream: JetStreamContext, packet: Packet) -> None:
+    def _tell_of_refusals(self, packets: Sequence[Packet], answers: Sequence[BaseException | None]) -> None:
+        """Once for each message: it stays in the outbox, and is tried again until somebody has changed something."""
+        for packet, answer in zip(packets, answers, strict=True):
+            if isinstance(answer, REFUSALS) and packet.message_id not in self._refused:
+                self._refused[packet.message_id] = None
+                log.error(
+                    "NATS does not take a message; it stays in the outbox and is tried again",
+                    message_id=packet.message_id,
+                    subject=packet.subject,
+                    bytes=len(packet.body.encode()),
+                    reason=str(answer),
+                )
+        while len(self._refused) > MOST_REMEMBERED:
+            del self._refused[next(iter(self._refused))]
+
+    async def _publish_one(self, stream: JetStreamContext, packet: Packet) -> None:
         headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
-        await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
+        try:
+            async with asyncio.timeout(2 * PUBLISH_TIMEOUT):  # nats-py's own begins when the message has been written
+                await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
+        except TimeoutError as error:
+            if packet.subject.lower() in self._forbidden:
+                raise Forbidden(f"the user of this connection may not publish on {packet.subject!r}") from error
+            raise
+        self._forbidden.discard(packet.subject.lower())
+
+    async def _heed(self, error: Exception) -> None:
+        """A subject that is forbidden is told of aside, and the publication gets no answer.
+
+        Every failed reconnection is an error to nats-py as well; to us it is the same outage, told once.
+        """
+        if found := re.search(r"permissions violation for publish to \"?([^\s\"]+)", str(error), re.IGNORECASE):
+            self._forbidden.add(found[1].lower())
 
     async def _lost(self) -> None:
         self.silent.clear()
+        self._forbidden.clear()
         if self._client is not None:
             outages().begins(Resource.NATS, CONNECTION, f"the connection to {self._where} is lost")
 
@@ -140,13 +192,12 @@ def without_user(url: str) -> str:
     return re.sub(r"//[^/,]*@", "//", url)
 
 
-async def _ignore(_error: Exception) -> None:
-    """Every failed reconnection is an error to nats-py; to us it is the same outage, told once."""
-
-
 async def abandon(client: Client) -> None:
     """Close a connection, whatever state it is in."""
     try:
         await asyncio.wait_for(client.close(), 2.0)
+    except asyncio.CancelledError:  # also of a task of nats-py's that it has ended, and waits for
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
     except Exception as error:  # it may never have been open, and we are leaving anyway
         log.debug("NATS connection did not close", reason=str(error))

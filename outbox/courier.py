@@ -85,12 +85,12 @@ class NatsCourier(Broker):
         super().__init__(url, name=f"amends-{role}")
         self._role = role
         self._replicas = replicas
-        self._made: dict[str, str] = {}
-        """Stream that answers nobody -> when it was made: the silence of one says nothing of the next."""
+        self._seen: dict[str, tuple[str, int] | None] = {}
+        """Stream that answers us nothing -> what it was when that began: one that takes from others is not broken."""
 
     async def ensure(self, inlets: Iterable[Inlet]) -> list[str]:
         """See that streams and consumers are as they should be. Returns what was done, in words."""
-        self._made = {stream: made for stream, made in self._made.items() if stream in self.silent}
+        self._seen = {stream: state for stream, state in self._seen.items() if stream in self.silent}
         for stream, publications in list(self.silent.items()):
             await self._suspect(stream, publications)
         return await Topology(*inlets, replicas=self._replicas).ensure(self.jetstream)
@@ -100,15 +100,15 @@ class NatsCourier(Broker):
 
         What it holds is asked for again, as after any loss of the broker's; while it takes nothing nothing goes on.
         """
-        made = await Topology.made_at(self.jetstream, stream)
-        if made != self._made.get(stream):  # the first look; or somebody has made it anew
+        state = await Topology.state_of(self.jetstream, stream)
+        if state != self._seen.get(stream):  # the first look; or it takes messages; or somebody has made it anew
             self.silent[stream] = 1
-            self._made[stream] = made
+            self._seen[stream] = state
         elif publications >= SILENT_PUBLICATIONS[stream]:
             log.error("a stream is there and takes no message: it is deleted and made anew", stream=stream)
             await Topology.delete(self.jetstream, stream)
             self.silent.pop(stream, None)
-            del self._made[stream]
+            del self._seen[stream]
 
     def source(self, inlet: Inlet) -> Intake:
         """What comes through an inlet. It is not started yet."""

@@ -95,14 +95,15 @@ class Topology:
             raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
 
     @staticmethod
-    async def made_at(stream: JetStreamContext, name: str) -> str:
-        """When a stream was made; empty when there is none. Raises BrokerOutOfReach."""
+    async def state_of(stream: JetStreamContext, name: str) -> tuple[str, int] | None:
+        """When a stream was made, and how many messages it ever took; None without one. Raises BrokerOutOfReach."""
         try:
-            return str((await stream.stream_info(name)).created)
+            found = await stream.stream_info(name)
         except NotFoundError:
-            return ""
+            return None
         except (NatsError, TimeoutError, OSError) as error:
             raise BrokerOutOfReach(f"JetStream does not answer ({_words(error)})") from error
+        return str(found.created), found.state.last_seq
 
     @staticmethod
     async def delete(stream: JetStreamContext, name: str) -> None:

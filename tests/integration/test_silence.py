@@ -1,18 +1,29 @@
 """A server that says nothing any more, not even goodbye: a cut network, a machine without power."""
 
+import asyncio
+import itertools
 import os
 import signal
 import socket
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
+from typing import cast
 
 import pytest
+from nats.aio.client import Client
 
 from orchestrator.embedded.nats_server import EmbeddedNats
 from outbox import broker as broker_module
+from outbox import line as line_module
 from outbox import pull as pull_module
-from outbox.broker import Broker
+from outbox.broker import Broker, abandon
+from outbox.courier import NatsCourier
 from outbox.database import UNANSWERED, Database
+from outbox.envelope import Packet
+from outbox.errors import BrokerOutOfReach
 from outbox.intake import Intake
+from outbox.outages import Outages, report_to
 from outbox.pull import NatsPullSubscription
 from outbox.topology import Topology, command_inlet
 from tests.support.servers import DatabaseUrls
@@ -67,3 +78,73 @@ async def test_a_broker_that_does_not_answer_pings_is_lost_and_found_again(
     assert delivery.subject == "saga.cmd.inventory.echo"
     await intake.stop()
     await broker.close()
+
+
+async def test_a_server_that_stands_still_is_left_also_when_much_was_on_its_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nats-py waited until all of it had left, which was never, and neither told anybody nor went to another server."""
+    monkeypatch.setattr(broker_module, "PING_EVERY", 0.2)
+    monkeypatch.setattr(broker_module, "PUBLISH_TIMEOUT", 1.0)
+    monkeypatch.setattr(line_module, "LAST_WORDS", 0.2)
+    numbers, told = itertools.count(), Outages()
+    report_to(told)
+    with EmbeddedNats(tmp_path / "one") as one, EmbeddedNats(tmp_path / "two") as two:
+        for server in (one, two):
+            await _with_streams(server)
+        broker = Broker(f"{one.url},{two.url}", name="test")
+        await broker.connect()
+
+        async def is_published() -> bool:
+            await broker.connect()
+            number = next(numbers)
+            large = [Packet(f"{number}/{part}", "saga.cmd.inventory.x", "x" * 400_000) for part in range(32)]
+            with suppress(BrokerOutOfReach):
+                return len(await broker.publish(large)) == len(large)
+            return False
+
+        assert await is_published()
+        [frozen] = [server for server in (one, two) if server.url == _server_of(broker)]
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            await eventually(is_published, "the other server takes them")
+            assert _server_of(broker) != frozen.url
+            assert told.current == {}
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        await broker.close()
+
+
+async def test_a_connection_is_abandoned_also_while_nats_py_waits_for_its_end() -> None:
+    """nats-py ends a task that somebody else waits for as well, and that came out as if we were to be ended."""
+    await abandon(cast(Client, _WaitsForWhatItHasEnded()))
+    abandoning = asyncio.create_task(abandon(cast(Client, _Endless())))
+    await asyncio.sleep(0)
+    abandoning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await abandoning
+
+
+class _WaitsForWhatItHasEnded:
+    async def close(self) -> None:
+        ended = asyncio.get_running_loop().create_future()
+        ended.cancel()
+        await ended
+
+
+class _Endless:
+    async def close(self) -> None:
+        await asyncio.sleep(60)
+
+
+async def _with_streams(server: EmbeddedNats) -> None:
+    courier = NatsCourier(server.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    await courier.close()
+
+
+def _server_of(broker: Broker) -> str:
+    assert broker._client is not None
+    assert broker._client.connected_url is not None
+    return f"nats://{broker._client.connected_url.netloc}"
