@@ -105,9 +105,7 @@ class Report:
 
     def tables(self) -> Iterator[RenderableType]:
         """The figures, and what they cost by role."""
-        figures = console.table(("", ""), self._figures())
-        figures.show_header = False
-        yield figures
+        yield console.table(("", ""), self._figures(), with_head=False)
         yield ""
         yield console.table(("role", "CPU per saga", "CPU", "peak memory"), self._roles(), right=_ROLE_FIGURES)
 

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from rich.console import Console, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from chaos.record import Record, Violation
@@ -47,7 +46,7 @@ def tables(record: Record) -> Iterator[RenderableType]:
         yield _table(("invariant", "held against", "broken"), map(_held, claims))
 
 
-def _faults(record: Record) -> Table:
+def _faults(record: Record) -> console.PlainTable:
     headings = ("fault", "fired", "lasted", "median recovery", "worst", "unrecovered")
     return _table(headings, map(_kind, figures.kinds(record.faults)))
 
@@ -57,7 +56,7 @@ def _kind(kind: Kind) -> tuple[str, ...]:
     return kind.name, f"{kind.fired:,}", time(kind.lasted), time(kind.recovery), time(kind.worst), unrecovered
 
 
-def _slowest(record: Record) -> Table:
+def _slowest(record: Record) -> console.PlainTable:
     rows = (
         (f"{fault.kind} {fault.target}", words.clock(fault.at), time(figures.recovery(fault)))
         for fault in figures.slowest(record.faults)[:SLOWEST]
@@ -69,11 +68,10 @@ def _held(claim: Held) -> tuple[str, ...]:
     return claim.name, f"{claim.checked:,}", f"{claim.broken:,}" if claim.broken else ""
 
 
-def _table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Table:
+def _table(headings: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> console.PlainTable:
     """The first column is whatever somebody called it: it is folded, where the figures are not."""
-    built = console.table(headings, (map(printable, row) for row in rows), right=headings[1:])
-    built.columns[0].no_wrap = False
-    return built
+    cells = (map(printable, row) for row in rows)
+    return console.table(headings, cells, right=headings[1:], wrapped=headings[:1])
 
 
 def _violations(violations: tuple[Violation, ...]) -> Iterator[Text]:

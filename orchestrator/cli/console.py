@@ -4,13 +4,15 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import orjson
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -36,8 +38,12 @@ STYLES: Final = {
 }
 
 
-WRAPPED: Final = ("reason", "note", "value", "")
+WRAPPED: Final = ("reason", "note", "value", "faults", "")
 """Columns of prose; the others are kept on one line."""
+
+LEAST_PROSE: Final = 24
+GAP: Final = 1
+"""Columns of a terminal."""
 
 WIDE: Final = 1000
 """In a pipe nothing is wrapped."""
@@ -93,15 +99,64 @@ def status_text(status: str) -> Text:
     return Text(status, STYLES.get(status, ""))
 
 
-def table(columns: Iterable[str], rows: Iterable[Iterable[str | Text]], *, right: Iterable[str] = ()) -> Table:
-    """A plain table; columns named in `right` are aligned to the right."""
-    built = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        justify: Literal["left", "right"] = "right" if column in set(right) else "left"
-        built.add_column(column, justify=justify, overflow="fold", no_wrap=column not in WRAPPED)
-    for row in rows:
-        built.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))  # data is not markup
-    return built
+def table(
+    columns: Iterable[str],
+    rows: Iterable[Iterable[str | Text]],
+    *,
+    right: Iterable[str] = (),
+    spare: Iterable[str] = (),
+    wrapped: Iterable[str] = WRAPPED,
+    with_head: bool = True,
+) -> "PlainTable":
+    """A plain table; columns in `right` are aligned to the right, and what is in `wrapped` may take several lines.
+
+    Where there is no room for all, those named in `spare` are left out, the first of them first.
+    """
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]  # data is not markup
+    return PlainTable(list(columns), cells, frozenset(right), tuple(spare), frozenset(wrapped), with_head)
+
+
+@dataclass(frozen=True)
+class PlainTable:
+    """Never cut: what has no room is left out as a whole column, or goes on in the next line."""
+
+    columns: list[str]
+    rows: list[list[Text]]
+    right: frozenset[str]
+    spare: tuple[str, ...]
+    wrapped: frozenset[str]
+    with_head: bool
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """As much of it as there is room for."""
+        shown = self.fitting(options.max_width)
+        has_room = self._least_width(shown) <= options.max_width
+        built = Table(box=None, pad_edge=False, header_style="bold", show_header=self.with_head)
+        for place in shown:
+            name = self.columns[place]
+            justify: Literal["left", "right"] = "right" if name in self.right else "left"
+            on_one_line = has_room and name not in self.wrapped
+            least = self._width(place) if on_one_line else None
+            built.add_column(name, justify=justify, overflow="fold", no_wrap=on_one_line, min_width=least)
+        for row in self.rows:
+            built.add_row(*(row[place] for place in shown))
+        yield built
+
+    def fitting(self, width: int) -> list[int]:
+        """The places of the columns for which there is room."""
+        shown, spare = list(range(len(self.columns))), list(self.spare)
+        while spare and self._least_width(shown) > width:
+            shown.remove(self.columns.index(spare.pop(0)))
+        return shown
+
+    def _least_width(self, shown: Sequence[int]) -> int:
+        return sum(self._least(place) for place in shown) + GAP * (len(shown) - 1)
+
+    def _least(self, place: int) -> int:
+        return min(self._width(place), LEAST_PROSE) if self.columns[place] in self.wrapped else self._width(place)
+
+    def _width(self, place: int) -> int:
+        return max(cell_len(self.columns[place]), *(row[place].cell_len for row in self.rows), 0)
 
 
 def progress(description: str, total: float | None) -> tuple[Progress, Any]:

@@ -150,7 +150,9 @@ async def _print_letters(letters: Letters, wanted: Wanted, limit: int, json: boo
         for one in found
     )
     if found:
-        console.out().print(console.table(columns, rows, right=("deliveries",)))
+        console.out().print(
+            console.table(columns, rows, right=("deliveries",), spare=("deliveries", "buried", "message"))
+        )
     counts = await letters.counted(wanted)
     told = ", ".join(f"{count:,} of {role}" for role, count in counts.items() if count)
     console.say(f"in all: {told}" if told else _none(letters))
@@ -174,7 +176,7 @@ async def _print_groups(letters: Letters, wanted: Wanted, json: bool) -> None:
         for one in groups
     )
     if groups:
-        console.out().print(console.table(columns, rows, right=("letters",)))
+        console.out().print(console.table(columns, rows, right=("letters",), spare=("first", "last", "example")))
     else:
         console.say(_none(letters))
 

@@ -64,7 +64,7 @@ async def _ls(settings: Settings, wanted: Filter, now: datetime, json: bool) -> 
         for one in found
     )
     columns = ("saga", "type", "status", "steps", "started", "took", "reason")
-    console.out().print(console.table(columns, rows, right=("took",)))
+    console.out().print(console.table(columns, rows, right=("took",), spare=("started", "steps", "type")))
     totals = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
     console.say(f"in all: {totals}" if totals else "no sagas yet")
 
@@ -91,7 +91,7 @@ async def _incidents(settings: Settings, data_dir: Path | None, json: bool) -> N
     rows = (
         (f"{one.sagas:,}", console.day(one.first_at), console.day(one.last_at), one.example, one.name) for one in found
     )
-    console.out().print(console.table(columns, rows, right=("sagas",)))
+    console.out().print(console.table(columns, rows, right=("sagas",), spare=("last", "since", "example")))
     console.out().print("\nwhen the cause is gone, for all of them:")
     for line in commands:
         console.out().print(f"  {line}", markup=False, soft_wrap=True)

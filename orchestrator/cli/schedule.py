@@ -158,7 +158,9 @@ async def _ls(settings: Settings, json: bool) -> None:
         )
         for schedule, state in found
     )
-    console.out().print(console.table(("schedule", "saga", "state", "next", "cron", "time zone"), rows))
+    console.out().print(
+        console.table(("schedule", "saga", "state", "next", "cron", "time zone"), rows, spare=("time zone", "saga"))
+    )
     for schedule, state in found:
         if note := _note(schedule, state):
             console.say(f"{schedule.name}: {note}")
@@ -212,7 +214,7 @@ def _print_runs(runs: Sequence[PastRun]) -> None:
     if runs:
         columns = ("time", "saga", "status", "started", "took")
         console.out().print()
-        console.out().print(console.table(columns, rows, right=("took",)))
+        console.out().print(console.table(columns, rows, right=("took",), spare=("took", "started")))
     else:
         console.say("no runs yet")
 

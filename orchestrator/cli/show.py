@@ -61,7 +61,7 @@ async def _get(settings: Settings, saga: str, data_dir: Path | None, json: bool)
         console.out().print(shown.view.summary.reason, markup=False)
     console.out().print()
     columns = ("step", "kind", "by", "status", "asked", "took", "timeline", "")
-    console.out().print(console.table(columns, _rows(shown), right=("asked", "took")))
+    console.out().print(console.table(columns, _rows(shown), right=("asked", "took"), spare=("timeline", "kind", "by")))
     _advise(shown, data_dir)
 
 
