@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from outbox.database_url import read_url
 from outbox.faults import faults_from
 
 ROLES: Final = ("orchestrator", "order", "inventory", "payment")
@@ -53,6 +54,21 @@ class Settings(BaseSettings):
     )
     crash_at: str = Field("", description="for tests: <role>.<point>[:<hit>], dies there by SIGKILL")
 
+    @field_validator("nats_url")
+    @classmethod
+    def _is_for_nats(cls, value: str) -> str:
+        schemes = {one.strip().partition("://")[0] for one in value.split(",") if "://" in one}
+        if unknown := schemes - {"nats", "tls", "ws", "wss"}:
+            raise ValueError(f"{min(unknown)}:// is not NATS: write nats://host:4222, or several separated by commas")
+        return value
+
+    @field_validator(*(f"{role}_database_url" for role in ROLES))
+    @classmethod
+    def _is_for_a_database(cls, value: str) -> str:
+        if value:
+            read_url(value)
+        return value
+
     @field_validator("health_address")
     @classmethod
     def _is_an_address(cls, value: str) -> str:
@@ -87,7 +103,8 @@ def load_settings(**given: Any) -> Settings:
         detail = error.errors(include_url=False)[0]
         name = "SAGA_" + "_".join(str(part) for part in detail["loc"]).upper()
         reason = detail.get("ctx", {}).get("error", detail["msg"])  # without pydantic's "Value error, "
-        raise BadSettings(f"{name}={detail['input']!r}: {reason}") from error
+        given_as = "" if name.endswith("_URL") else f"={detail['input']!r}"  # without what may be a password
+        raise BadSettings(f"{name}{given_as}: {reason}") from error
     if settings.nats_url:
         return settings
     return settings.model_copy(

@@ -40,11 +40,11 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
+from outbox.database_url import read_url
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
@@ -138,19 +138,11 @@ class Server(Protocol):
 
 
 class Database:
-    """The one door to a service's own database."""
+    """The one door to a service's own database. Raises ValueError on a URL that `outbox.database_url` cannot read."""
 
     def __init__(self, url: str, *, pool_size: int = 5, server: "Server | None" = None) -> None:
-        try:
-            self.url = make_url(url)
-            self.dialect = self.url.get_backend_name()
-            drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
-            self.url = self.url.set(drivername=drivers[self.dialect])
-        except (ArgumentError, KeyError, ValueError):
-            raise DatabaseOutOfReach(
-                f"{_hide_password(url)} is not a database URL",
-                "write sqlite:///path/to/file.db or postgresql://user:password@host/database",
-            ) from None
+        self.url = read_url(url)
+        self.dialect = self.url.get_backend_name()
         self._name = self.url.set(drivername=self.dialect).render_as_string(hide_password=True)
         options: dict[str, Any] = {}
         if self.dialect == "postgresql":
@@ -322,11 +314,6 @@ def _cause(error: BaseException) -> BaseException:
     if isinstance(error, DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error
-
-
-def _hide_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://…@{rest.rpartition('@')[2]}" if "@" in rest else url
 
 
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
