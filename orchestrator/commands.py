@@ -35,6 +35,9 @@ log = structlog.get_logger()
 LONGEST_ID: Final = 300
 """Characters: the id of an answer is made of the command's, and must still fit."""
 
+MOST_TOLD: Final = 100
+"""Sagas that are not loaded here, of which is told."""
+
 COMMANDS: Final[Mapping[str, type[Command[Any]]]] = {one.type: one for one in (StartSaga, UndoSaga, SignalSaga)}
 
 
@@ -51,6 +54,7 @@ class OrchestratorCommands:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._told: set[str] = set()
 
     async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
         """Handle every command of the batch, in order: one that fails leaves nothing behind.
@@ -102,6 +106,7 @@ class OrchestratorCommands:
                 outgoing.answer_again(unit, known.saga, caller)
             return None
         if command.saga not in self._engine.definitions:
+            self._tell_of_unloaded(command.saga)
             unit.defer(envelope)  # a replica that has the definition will get it
             return None
         return self._request(command.saga, command.input, envelope.id, caller, command.labels)
@@ -173,6 +178,12 @@ class OrchestratorCommands:
         if caller is not None:
             outgoing.answer(unit, caller, command.saga_id, SignalTaken())
 
+    def _tell_of_unloaded(self, saga: str) -> None:
+        """Once for each: it may be a misspelt name, and nobody else would ever say so."""
+        if saga not in self._told and len(self._told) < MOST_TOLD:
+            self._told.add(saga)
+            log.warning("a saga is to begin whose definition is not loaded here; it waits for a replica", saga=saga)
+
     # --- what they have in common --------------------------------------------------------------------------------
 
     def _read(self, unit: UnitOfWork, received: Received) -> Command[Any] | None:
@@ -201,7 +212,7 @@ class OrchestratorCommands:
         try:
             return read_request(self._engine.definitions[saga], data, key, labels=labels, caller=caller)
         except BadInput as error:
-            raise Refusal("bad-input", str(error)) from error
+            raise Refusal("bad-input", f"{saga} cannot begin with this input: {error}") from error
 
     async def _was_signalled(self, unit: UnitOfWork, command: SignalSaga) -> bool:
         """Whether a signal for this step has been taken before: then this one may be the same, come again."""
@@ -221,7 +232,9 @@ class OrchestratorCommands:
     def _refuse(self, unit: UnitOfWork, received: Received, refusal: Refusal) -> None:
         caller = _caller(received.envelope)
         if caller is None:
-            unit.bury(received.dead_letter(str(refusal)))
+            reason = f"{received.envelope.type} was refused, and nobody asked to be told ({refusal})"
+            log.error("command buried as a dead letter", message=received.envelope.id, reason=reason)
+            unit.bury(received.dead_letter(reason))
         else:
             outgoing.refuse(unit, caller, received.envelope.subject, refusal.code, str(refusal))
 

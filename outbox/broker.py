@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
@@ -49,6 +50,7 @@ class Broker:
         self._where = without_user(url)
         self._name = name
         self._client: Client | None = None
+        self._complaint = ""  # the last one of nats-py, which tries again and again
         self._forbidden: set[str] = set()  # subjects, in lower case
         self._refused: dict[str, None] = {}  # ids of messages that were told of, the oldest first
         self.silent: Counter[str] = Counter()
@@ -60,7 +62,7 @@ class Broker:
             if self._client.is_connected:
                 outages().ends(CONNECTION)  # one that was given up may tell of its end when there is another already
             return
-        client = Client()
+        client, self._complaint = Client(), ""
         if not self.url.startswith(("ws://", "wss://")):
             client._transport = Line()
         try:
@@ -83,8 +85,9 @@ class Broker:
             )
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             await abandon(client)
+            reason = self._complaint or str(error) or "no answer"
             raise BrokerOutOfReach(
-                f"NATS at {self._where} is out of reach ({str(error) or 'no answer'})",
+                f"NATS at {self._where} is out of reach ({reason})",
                 "check that it is running and that the URL is right (`saga config show`)",
             ) from error
         self._client = client
@@ -166,8 +169,9 @@ class Broker:
     async def _heed(self, error: Exception) -> None:
         """A subject that is forbidden is told of aside, and the publication gets no answer.
 
-        Every failed reconnection is an error to nats-py as well; to us it is the same outage, told once.
+        Every failed connection is an error to nats-py as well; to us it is the same outage, told once.
         """
+        self._complaint = in_words(error)
         if found := re.search(r"permissions violation for publish to \"?([^\s\"]+)", str(error), re.IGNORECASE):
             self._forbidden.add(found[1].lower())
 
@@ -180,6 +184,18 @@ class Broker:
     async def _back(self) -> None:
         self.silent.clear()
         outages().ends(CONNECTION)
+
+
+def in_words(error: Exception) -> str:
+    """Why there is no connection, as nats-py and the operating system tell of it."""
+    told = str(error).strip().removeprefix("nats: ").strip("'\"")
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, socket.gaierror):
+        return "no host has this name"
+    if "authorization violation" in told.lower():
+        return "user, password or token was refused"
+    return told
 
 
 def servers_of(url: str) -> list[str]:

@@ -8,6 +8,7 @@ import asyncio
 
 import pytest
 from sqlalchemy.exc import IntegrityError
+from structlog.testing import capture_logs
 
 from orchestrator.definition import Policy, Saga, child, reversible, step
 from orchestrator.events import Cancelled, PauseOrdered, ResumeOrdered
@@ -376,11 +377,26 @@ async def test_what_cannot_be_carried_out_holds_back_nobody_in_its_batch(world: 
 async def test_a_start_that_nobody_waits_for_is_carried_out_or_buried(world: World, desk: Desk) -> None:
     wanted = asks(StartSaga(saga="hold-stock", input={}), "shop-1/hold/do").model_copy(update={"replyto": None})
     wrong = asks(StartSaga(saga="hold-stock", input={"colour": 1}), "shop-2/hold/do")
-    await desk.carry_out(wanted, wrong.model_copy(update={"replyto": None}))
+    with capture_logs() as logs:
+        await desk.carry_out(wanted, wrong.model_copy(update={"replyto": None}))
 
     assert await statuses(world) == {"hold-stock": "running"}
     [reason] = await world.dead_letters()
-    assert reason.startswith("colour: ")
+    assert reason.startswith(
+        "orchestrator.start-saga was refused, and nobody asked to be told (hold-stock cannot begin"
+    )
+    assert "colour: " in reason
+    assert [(line["message"], line["reason"]) for line in logs] == [("shop-2/hold/do", reason)]
+
+
+@SQLITE_IS_ENOUGH
+async def test_a_saga_that_nobody_here_knows_is_told_of_once(world: World, desk: Desk) -> None:
+    """It may be misspelt, and whoever sent it asked for no answer."""
+    misspelt = [asks(StartSaga(saga="hold-stok", input={}), f"shop-{number}/hold/do") for number in range(3)]
+    with capture_logs() as logs:
+        await desk.carry_out(*(one.model_copy(update={"replyto": None}) for one in misspelt))
+    assert [(line["log_level"], line["saga"]) for line in logs] == [("warning", "hold-stok")]
+    assert await world.sagas() == []
 
 
 @pytest.mark.parametrize("command", [StartSaga, UndoSaga])

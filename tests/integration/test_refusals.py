@@ -130,3 +130,17 @@ async def test_one_message_that_is_too_large_for_the_broker_holds_up_no_timer(
             return (await world.saga(saga_id)).steps["open-order"].attempt > 5
 
         await eventually(is_asked_again, "timers fire")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nats://127.0.0.1:1", "connection refused"),
+        ("nats://nowhere.invalid:4222", "no host has this name"),
+        ("nats://payment:wrong@{server}", "user, password or token was refused"),
+    ],
+)
+async def test_why_there_is_no_connection_is_said(strict: StrictNats, url: str, reason: str) -> None:
+    broker = Broker(url.format(server=strict.url.removeprefix("nats://")), name="test")
+    with pytest.raises(BrokerOutOfReach, match=rf"is out of reach \({reason}\): check that it is running"):
+        await broker.connect(patience=1.0)
