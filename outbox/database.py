@@ -40,12 +40,13 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
 from outbox.database_url import read_url
-from outbox.errors import DatabaseOutOfReach, SchemaMissing
+from outbox.errors import DatabaseBusy, DatabaseOutOfReach, SchemaMissing
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """An automatic 64-bit id on both databases (SQLite counts only on INTEGER)."""
@@ -65,6 +66,14 @@ SERVER_SETTINGS: Final = {
 """PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one. A statement
 is planned each time, for as many rows as it is given: one that was made while a table was empty reads all of it later.
 """
+
+
+BUSY: Final = (
+    asyncpg.exceptions.LockNotAvailableError,
+    asyncpg.exceptions.DeadlockDetectedError,
+    asyncpg.exceptions.SerializationError,
+)
+"""What PostgreSQL says when others hold what a statement needs. The same statement is taken later."""
 
 
 UNANSWERED: Final = 15
@@ -159,6 +168,7 @@ class Database:
         self.engine = create_async_engine(self.url, **options)
         if self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
+            event.listen(self.engine.sync_engine, "handle_error", _let_go_of_a_read_only_server)
         else:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -255,7 +265,7 @@ def _not_ours() -> Iterator[None]:
 
 
 class _Translated:
-    """Turns a driver's "I cannot reach it" and "no such table" into sentences."""
+    """Turns a driver's "I cannot reach it", "it is locked" and "no such table" into sentences."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -268,15 +278,30 @@ class _Translated:
             return
         if isinstance(error, _NotOursError) and error.__cause__ is not None:
             raise error.__cause__
-        if _is_schema_missing(error):
-            raise SchemaMissing(
-                f"the database {self._url} does not hold the tables of this release: run `saga db upgrade`"
-            ) from error
-        if _is_out_of_reach(error):
-            raise DatabaseOutOfReach(
-                f"the database {self._url} is out of reach ({_first_line(error)})",
-                "check that it is running and that the URL is right (`saga config show`)",
-            ) from error
+        if (said := _sentence(self._url, error)) is not None:
+            raise said from error
+
+
+def _sentence(url: str, error: BaseException) -> Exception | None:
+    """What the database lacks. None when the error is not about that."""
+    if _is_schema_missing(error):
+        return SchemaMissing(f"the database {url} does not hold the tables of this release: run `saga db upgrade`")
+    if isinstance(_cause(error), BUSY):
+        return DatabaseBusy(
+            f"somebody locks what we need of the database {url} ({_first_line(error)})",
+            "see who it is with `SELECT pid, pg_blocking_pids(pid), query FROM pg_stat_activity`",
+        )
+    if _is_read_only(error):
+        return DatabaseOutOfReach(
+            f"the database {url} is out of reach (the server takes no writes: it is read-only)",
+            "see whether it is a standby, or its disk is full",
+        )
+    if _is_out_of_reach(error):
+        return DatabaseOutOfReach(
+            f"the database {url} is out of reach ({_first_line(error)})",
+            "check that it is running and that the URL is right (`saga config show`)",
+        )
+    return None
 
 
 def _is_schema_missing(error: BaseException) -> bool:
@@ -285,6 +310,10 @@ def _is_schema_missing(error: BaseException) -> bool:
         return True
     said = ("no such table", "no such column", "has no column named")
     return isinstance(cause, sqlite3.OperationalError) and any(words in str(cause) for words in said)
+
+
+def _is_read_only(error: BaseException) -> bool:
+    return isinstance(_cause(error), asyncpg.exceptions.ReadOnlySQLTransactionError)
 
 
 def _is_out_of_reach(error: BaseException) -> bool:
@@ -326,6 +355,14 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
     for name, value in wanted.items():
         if hasattr(socket, name):  # Linux has all of them
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _let_go_of_a_read_only_server(context: ExceptionContext) -> None:
+    """After a failover connections may still lead to what is a standby now. A session that began as read-only stays so,
+    whatever the server becomes: all that the pool holds are closed, and new ones made until one can write.
+    """
+    if context.sqlalchemy_exception is not None and _is_read_only(context.sqlalchemy_exception):
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

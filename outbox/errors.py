@@ -16,6 +16,10 @@ class DatabaseOutOfReach(OutOfReach):
     """The database does not answer, or refuses us."""
 
 
+class DatabaseBusy(DatabaseOutOfReach):
+    """The database answers, but somebody holds the tables or rows that we need."""
+
+
 class BrokerOutOfReach(OutOfReach):
     """NATS does not answer, or its JetStream is not there."""
 

@@ -39,14 +39,14 @@ class Readiness:
 async def readiness(role: str, outbox: Outbox, outages: Outages, *, has_started: bool) -> Readiness:
     """Ask the database, and tell what the loops have noticed. Never raises."""
     problems = [
-        f"{resource} is out of reach since {moment(outage.since)}: {outage.reason}"
+        f"{resource} {resource.trouble} since {moment(outage.since)}: {outage.reason}"
         for resource, outage in outages.current.items()
     ]
     unpublished, overdue = None, None
     try:
         unpublished, overdue = await asyncio.wait_for(_backlog(outbox), PATIENCE)
     except (OutOfReach, SchemaMissing, TimeoutError) as error:
-        if Resource.DATABASE not in outages.current:
+        if outages.current.keys().isdisjoint((Resource.DATABASE, Resource.TABLES)):
             problems.append(str(error) or f"the database does not answer within {PATIENCE:g} s")
     if overdue is not None and overdue > OVERDUE:
         problems.append(f"{unpublished:,} messages wait in the outbox, the oldest for {overdue:.0f} s too long")

@@ -6,6 +6,9 @@ Rule 9: one event that fails holds nobody back. A batch that fails as a whole is
 a transaction of its own; a message whose event still fails is put back with a delay, and the event is buried as a dead
 letter when its handling has failed `GIVE_UP_AFTER` times. What was delivered very often is handled after the others and
 with more care (see `suspects`), and buried only when it kills. The broker itself never gives up.
+
+A database that is out of reach, or whose tables somebody locks, is no failure of an event: the batch is held, and done
+again as a whole, until that is over.
 """
 
 import asyncio
@@ -134,7 +137,7 @@ class Pump:
                 return await self._commit(deliveries)
             except (DatabaseOutOfReach, SchemaMissing) as error:
                 return await self._outlast(deliveries, error)
-        except Exception as error:  # none of a message: of the counting, say, that waited too long for a lock
+        except Exception as error:  # none of a message: of the counting, say
             log.warning("a batch is put back", reason=_words(error), messages=len(deliveries), exc_info=error)
             outages().ends(self._name)  # an error is an answer too
             return {id(delivery) for delivery in deliveries}
@@ -234,7 +237,7 @@ class Pump:
             await self._suspects.forget(unit, (event.digest for event, _ in deadly))
 
     async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
-        """Hold on to the batch until the database takes it: an outage costs no message its tries."""
+        """Hold on to the batch until the database takes it: an outage or a lock costs no message its tries."""
         outages().notice(error, self._name)
         self._source.hold()
         delay = 0.25
@@ -242,11 +245,13 @@ class Pump:
             self._moves()
             for delivery in deliveries:
                 await delivery.still_working()
-            with suppress(DatabaseOutOfReach, SchemaMissing):
+            try:
                 failed = await self._commit(deliveries)
                 outages().ends(self._name)
                 self._moves()
                 return failed
+            except (DatabaseOutOfReach, SchemaMissing) as another:
+                outages().notice(another, self._name)
             delay = min(5.0, delay * 2)
         return None
 

@@ -128,7 +128,7 @@ class Service:
                 self.outages.ends("the start")
                 return
             except DatabaseOutOfReach as error:
-                self.outages.begins(Resource.DATABASE, "the start", str(error))
+                self.outages.notice(error, "the start")
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -19,7 +19,8 @@ from outbox.topology import COMMANDS, REPLIES
 from participants.inventory.models import Reservation, Stock
 from participants.order.models import Order
 from participants.payment.models import Account
-from tests.support.servers import DatabaseUrls, PostgresDatabases, Role
+from tests.support.outages import failed_over
+from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases, Role
 from tests.support.waiting import eventually
 from tests.support.world import ROLES, World, an_order, definitions_with, mixed_orders
 
@@ -252,6 +253,34 @@ async def test_postgresql_restarts_in_the_middle(own_postgres: EmbeddedPostgres,
 
         assert await world.until_ended(saga_ids) == ends
         assert await world.findings() == []
+
+
+async def test_roles_go_on_by_themselves_when_a_database_that_was_read_only_takes_writes_again(
+    postgres: Postgres, nats: EmbeddedNats
+) -> None:
+    """Once they had to be started anew: they held on to connections over which nothing could be written."""
+    databases = PostgresDatabases(postgres)
+    async with World(databases, nats.url) as world:
+        await world.start(*ROLES)
+        saga_ids = await world.place(an_order())
+        assert await world.until_ended(saga_ids) == ["completed"]
+        async with AsyncExitStack() as stack:
+            for role in ROLES[1:]:
+                await stack.enter_async_context(failed_over(world.databases[role]))
+            saga_ids = await world.place(an_order())
+            outages = world.outages("order")
+
+            async def is_refused() -> bool:
+                return any("takes no writes" in outage.reason for outage in outages.current.values())
+
+            await eventually(is_refused, "the order service has met the server that takes no writes")
+        await world.reconnect()
+
+        assert await world.until_ended(saga_ids) == ["completed"]
+        assert await world.findings() == []
+        assert outages.current == {}
+        assert [await world.dead_letters(role) for role in ROLES] == [[]] * len(ROLES)
+    databases.drop()
 
 
 # --- many hands -----------------------------------------------------------------------------------------------------

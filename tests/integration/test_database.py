@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -17,12 +17,12 @@ from sqlalchemy.exc import StatementError
 
 from outbox import database as database_module
 from outbox.database import Database
-from outbox.errors import DatabaseOutOfReach, SchemaMissing
+from outbox.errors import DatabaseBusy, DatabaseOutOfReach, SchemaMissing
 from outbox.tables import MessagingTables
 from participants.inventory.models import Stock
 from participants.payment.models import Account, Posting
 from tests.support.messaging import DAWN, OpenDatabase, count, messaging, opened, rows_of
-from tests.support.outages import Breakable, be_impatient, breakable_database
+from tests.support.outages import Breakable, be_impatient, breakable_database, failed_over, locked
 from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases, SqliteDatabases
 from tests.support.waiting import eventually
 
@@ -58,6 +58,19 @@ async def payment(open_database: OpenDatabase) -> Database:
 def breakable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Breakable]:
     with breakable_database(request.param, tmp_path) as database:
         yield database
+
+
+@pytest.fixture
+async def replicas(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Database, Database]]:
+    """Two doors to one PostgreSQL database, with an account in it. Nobody waits long for a lock."""
+    monkeypatch.setitem(database_module.SERVER_SETTINGS, "lock_timeout", "200ms")
+    urls = PostgresDatabases(postgres)
+    async with opened(urls) as open_one:
+        both = await open_one("payment"), await open_one("payment")
+        async with both[0].transaction() as connection:
+            await connection.execute(insert(Account.table).values(ACCOUNT))
+        yield both
+    urls.drop()
 
 
 def posting(number: int, amount: str) -> dict[str, object]:
@@ -320,6 +333,95 @@ async def test_a_server_that_dies_within_a_transaction_is_out_of_reach(tmp_path:
         async with database.reading() as connection:
             assert (await connection.execute(text("SELECT note FROM notes"))).all() == []
         await database.close()
+
+
+async def test_a_pool_that_leads_to_a_read_only_server_is_given_up_as_soon_as_one_write_is_refused(
+    replicas: tuple[Database, Database],
+) -> None:
+    """After a failover it did not: whoever held such connections could write nothing until it was started anew."""
+    database, _ = replicas
+    query = select(func.pg_backend_pid(), func.pg_sleep(0.2))
+    change = update(Account.table).values(held=Account.table.c.held + Decimal(1))
+
+    async def connected() -> int:
+        async with database.glancing() as connection:
+            return int((await connection.execute(query)).scalar_one())
+
+    async def write() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(change)
+
+    async with failed_over(database):
+        with pytest.raises(DatabaseOutOfReach):
+            await connected()
+        stale = {*await asyncio.gather(*(connected() for _ in range(5)))}
+        with pytest.raises(DatabaseOutOfReach, match="the server takes no writes: it is read-only") as caught:
+            await write()
+        assert "see whether it is a standby, or its disk is full" in str(caught.value)
+        await asyncio.gather(*(connected() for _ in range(5)))
+        with pytest.raises(DatabaseOutOfReach):
+            await write()
+    assert len(stale) == 5
+    fresh = {*await asyncio.gather(*(connected() for _ in range(5)))}
+    assert not stale & fresh
+    await asyncio.gather(*(write() for _ in range(5)))
+
+
+# --- busy --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_table_that_somebody_locks_is_said_to_be_locked(replicas: tuple[Database, Database]) -> None:
+    database, somebody = replicas
+    async with locked(somebody, "accounts"):
+        with pytest.raises(DatabaseBusy, match="somebody locks what we need of the database") as caught:
+            async with database.transaction() as connection:
+                await connection.execute(update(Account.table).values(held=Decimal(1)))
+        assert "lock timeout" in str(caught.value)
+        assert "see who it is with `SELECT pid, pg_blocking_pids(pid)" in str(caught.value)
+        async with database.reading() as connection:  # and the connection is still good
+            assert len((await connection.execute(select(Account.table))).all()) == 1
+
+
+async def test_one_of_two_that_wait_for_each_other_hears_that_the_database_is_busy(
+    replicas: tuple[Database, Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database_module.SERVER_SETTINGS, "lock_timeout", "20s")
+    async with replicas[0].transaction() as connection:
+        await connection.execute(insert(Account.table).values(ACCOUNT | {"customer_id": "bob"}))
+    await asyncio.gather(*(database.close() for database in replicas))  # for others that wait longer
+    both_have_one = asyncio.Barrier(2)
+
+    async def write(database: Database, *customers: str) -> None:
+        async with database.transaction() as connection:
+            for number, customer in enumerate(customers):
+                if number:
+                    await both_have_one.wait()
+                its = Account.table.c.customer_id == customer
+                await connection.execute(update(Account.table).where(its).values(held=Decimal(1)))
+
+    writing = write(replicas[0], "ada", "bob"), write(replicas[1], "bob", "ada")
+    ended = await asyncio.gather(*writing, return_exceptions=True)
+    [refused] = [one for one in ended if one is not None]
+    assert isinstance(refused, DatabaseBusy)
+    assert "deadlock detected" in str(refused)
+
+
+async def test_who_writes_what_has_changed_since_it_looked_hears_that_the_database_is_busy(
+    replicas: tuple[Database, Database],
+) -> None:
+    database, somebody = replicas
+    change = update(Account.table).values(held=Account.table.c.held + Decimal(1))
+
+    async def write_late() -> None:
+        async with database.transaction() as connection:
+            await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await connection.execute(select(Account.table))
+            async with somebody.transaction() as other:
+                await other.execute(change)
+            await connection.execute(change)
+
+    with pytest.raises(DatabaseBusy, match="could not serialize access due to concurrent update"):
+        await write_late()
 
 
 @pytest.mark.parametrize("missing", ["table", "column"])

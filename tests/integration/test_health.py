@@ -17,6 +17,7 @@ from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.health import serving_health
 from outbox.courier import NatsCourier
 from outbox.database import Database
+from outbox.errors import DatabaseBusy
 from outbox.health import OVERDUE, readiness
 from outbox.intake import Intake
 from outbox.moments import moment
@@ -58,6 +59,9 @@ async def test_what_the_loops_have_noticed_is_told_with_its_time(database: Datab
     assert told == f"NATS is out of reach since {moment(outages.current[Resource.NATS].since)}: no answer"
     outages.ends("the connection")
     assert await problems(database, outages) == []
+    outages.notice(DatabaseBusy("lock timeout"), "the pump")
+    [told] = await problems(database, outages)
+    assert told.startswith("the tables of the database are locked by somebody since ")
 
 
 async def test_messages_that_no_sweep_has_taken_are_told(database: Database) -> None:

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from migrations.runner import upgrade
 from orchestrator.composition import PARTICIPANTS
 from orchestrator.embedded.nats_server import EmbeddedNats
+from outbox import database as database_module
 from outbox import pump as pump_module
 from outbox.broker import Broker
 from outbox.database import Database
@@ -48,8 +49,8 @@ from tests.support.messaging import (
     send_raw,
     unsettled,
 )
-from tests.support.outages import Breakable, breakable_database
-from tests.support.servers import DatabaseUrls
+from tests.support.outages import Breakable, breakable_database, failed_over, locked
+from tests.support.servers import DatabaseUrls, Postgres, PostgresDatabases
 from tests.support.waiting import eventually
 
 INLET = command_inlet("inventory", timedelta(minutes=10))
@@ -99,6 +100,10 @@ class Watched(Delivery):
     async def ack(self) -> None:
         self.journal.entries.append("ack")
         await super().ack()
+
+    async def still_working(self) -> None:
+        self.journal.entries.append("working")
+        await super().still_working()
 
     async def put_back(self, delay: float) -> None:
         self.journal.entries.append(f"back in {delay:g} s")
@@ -504,10 +509,10 @@ async def test_an_outage_of_the_database_is_no_death(database: Database, broker:
 async def test_a_batch_whose_counting_fails_is_put_back(
     database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lock that was waited for too long, say. It ended the whole role."""
+    """It ended the whole role."""
 
     async def fail(*_: object) -> None:
-        raise RuntimeError("canceling statement due to lock timeout")
+        raise RuntimeError("nobody has foreseen this")
 
     replicas = Replicas(broker, database, processor := Notes())
     await send(replicas.post.stream, SUBJECT, envelope("a"))
@@ -528,7 +533,7 @@ async def test_an_outage_that_ends_with_an_error_has_ended(
     """Or `/readyz` would say for ever that the database is out of reach."""
     errors: list[Exception] = [
         DatabaseOutOfReach("it starts up"),
-        RuntimeError("canceling statement due to lock timeout"),
+        RuntimeError("nobody has foreseen this"),
     ]
 
     async def fail(*_: object) -> None:
@@ -594,7 +599,7 @@ async def test_a_commit_that_fails_for_want_of_a_database_is_done_again_and_only
     await post.handle(1)
     await post.until_settled()
     assert await noted(database) == ["a", "b"]
-    once_more = ["before-commit", "committed", "before-ack", "ack", "acked"]
+    once_more = ["working", "before-commit", "committed", "before-ack", "ack", "acked"]
     assert journal.entries == ["received", "before-commit", *once_more]
 
 
@@ -819,4 +824,94 @@ async def test_an_outage_of_the_database_loses_nothing_and_ends_by_itself(
         await eventually(are_all_noted, "everything is done")
     assert await buried(database) == []
     assert await unsettled(stream, INLET) == 0
+    await database.close()
+
+
+@pytest.fixture
+async def on_postgresql(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """Nobody waits long for a lock there."""
+    monkeypatch.setitem(database_module.SERVER_SETTINGS, "lock_timeout", "200ms")
+    urls = PostgresDatabases(postgres)
+    async with opened(urls) as open_one:
+        yield await open_one("inventory")
+    urls.drop()
+
+
+class Sizes(Notes):
+    """Notes how large each batch was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    async def process(self, unit: UnitOfWork, batch: Sequence[Received]) -> None:
+        self.sizes.append(len(batch))
+        await super().process(unit, batch)
+
+
+async def test_a_pump_writes_again_by_itself_when_a_server_that_was_read_only_takes_writes(
+    on_postgresql: Database, broker: Broker, nats: EmbeddedNats, stream: JetStreamContext
+) -> None:
+    """After a failover it wrote nothing for as long as it lived: its connections led to the standby."""
+    report_to(seen := Outages())
+    database = Database(on_postgresql.url.render_as_string(hide_password=False))
+    with capture_logs() as logs:
+        async with pumping(nats.url, outbox_on(database, "inventory"), sizes := Sizes()):
+            async with failed_over(on_postgresql):
+                await send(stream, SUBJECT, *(envelope(f"{number}") for number in range(5)))
+
+                async def is_refused() -> bool:
+                    return any("takes no writes" in outage.reason for outage in seen.current.values())
+
+                await eventually(is_refused, "the pump has met the server that takes no writes")
+                await asyncio.sleep(2)
+
+            async def are_all_noted() -> bool:
+                return await unsettled(stream, INLET) == 0
+
+            await eventually(are_all_noted, "everything is done")
+    assert await noted_by(on_postgresql) == ["0", "1", "2", "3", "4"]
+    assert {*sizes.sizes} == {5}
+    assert [line["event"] for line in logs] == [
+        "the database is out of reach; trying again until it is back",
+        "the database is back",
+    ]
+    assert (seen.current, await buried(on_postgresql), await suspects(on_postgresql)) == ({}, [], [])
+    await database.close()
+
+
+async def noted_by(database: Database) -> list[str]:
+    """The same as `noted`, by a door whose connections were cut."""
+    await database.close()
+    return await noted(database)
+
+
+async def test_whoever_locks_a_table_for_long_costs_no_message_a_try(
+    on_postgresql: Database, broker: Broker, stream: JetStreamContext
+) -> None:
+    """While an index was made all that came was done again one by one, and buried after eight tries."""
+    report_to(seen := Outages())
+    database = Database(on_postgresql.url.render_as_string(hide_password=False))
+    post = Post(broker, outbox_on(database, "inventory"), sizes := Sizes())
+    await send(stream, SUBJECT, *(envelope(f"{number}") for number in range(5)))
+    await send(stream, SUBJECT, envelope("5"))
+    with capture_logs() as logs:
+        async with locked(on_postgresql, "inbox"):
+            handling = asyncio.create_task(post.handle(2))
+
+            async def has_tried_often() -> bool:
+                return len(sizes.sizes) >= 4
+
+            await eventually(has_tried_often, "the pump has tried again and again")
+            [reason] = [outage.reason for outage in seen.current.values()]
+        await handling
+    assert "somebody locks what we need of the database" in reason
+    assert {*sizes.sizes} == {6}
+    assert post.journal.entries == [*["working"] * 2 * (len(sizes.sizes) - 1), "ack", "ack"]
+    assert [line["event"] for line in logs] == [
+        "the tables of the database are locked by somebody; trying again until they are free",
+        "the tables of the database are free again",
+    ]
+    assert await noted(on_postgresql) == ["0", "1", "2", "3", "4", "5"]
+    assert (seen.current, await buried(on_postgresql), await suspects(on_postgresql)) == ({}, [], [])
     await database.close()

@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Protocol
 
-from sqlalchemy import event
+import asyncpg
+from sqlalchemy import event, text
 
 from orchestrator.embedded.postgres import EmbeddedPostgres
 from outbox.database import Database
@@ -78,3 +79,29 @@ def be_impatient(database: Database) -> None:
         connection.execute("PRAGMA busy_timeout=50")
 
     event.listen(database.engine.sync_engine, "connect", shorten)
+
+
+@asynccontextmanager
+async def failed_over(database: Database) -> AsyncIterator[None]:
+    """A PostgreSQL database takes no writes while the block runs, and from those who connect meanwhile none later."""
+    server = await asyncpg.connect(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    try:
+        alter = f'ALTER DATABASE "{database.url.database}"'
+        others = "datname = current_database() AND pid <> pg_backend_pid()"
+        await server.execute(f"{alter} SET default_transaction_read_only = on")
+        await server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")  # noqa: S608
+        try:
+            yield
+        finally:
+            await server.execute(f"{alter} RESET default_transaction_read_only")
+    finally:
+        await server.close()
+
+
+@asynccontextmanager
+async def locked(database: Database, table: str) -> AsyncIterator[None]:
+    """Somebody holds a lock on a table of a PostgreSQL database, as CREATE INDEX does: nobody else can write to it."""
+    async with database.transaction() as connection:
+        await connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
+        await connection.execute(text(f"LOCK TABLE {table} IN SHARE MODE"))
+        yield

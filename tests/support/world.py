@@ -35,6 +35,7 @@ from outbox.database import Database
 from outbox.envelope import Envelope
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach
 from outbox.faults import Faults, NoFaults
+from outbox.outages import Outages
 from outbox.relay import Relay
 from outbox.service import Service
 from outbox.topology import Topology
@@ -181,6 +182,11 @@ class World:
     def reached(self, role: Role) -> list[Counter[str]]:
         """For each running replica of a role: which crash points it has passed, and how often."""
         return [one.reached.points for one in self._running[role]]
+
+    def outages(self, role: Role) -> Outages:
+        """What the one replica of a role cannot reach."""
+        [one] = self._running[role]
+        return one.service.outages
 
     def desk(
         self,
