@@ -11,14 +11,12 @@ What differs between the two lives here and nowhere else:
 
 import asyncio
 import socket
-import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
-import asyncpg
 import orjson
 from sqlalchemy import (
     JSON,
@@ -41,12 +39,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.types import TypeEngine
 
+from outbox.database_errors import Translated, is_read_only, not_ours
 from outbox.database_url import read_url
-from outbox.errors import DatabaseBusy, DatabaseOutOfReach, SchemaMissing
 
 BigId = BigInteger().with_variant(Integer(), "sqlite")
 """An automatic 64-bit id on both databases (SQLite counts only on INTEGER)."""
@@ -66,14 +63,6 @@ SERVER_SETTINGS: Final = {
 """PostgreSQL takes the locks back from a replica that is frozen or cut off, and nobody waits long for one. A statement
 is planned each time, for as many rows as it is given: one that was made while a table was empty reads all of it later.
 """
-
-
-BUSY: Final = (
-    asyncpg.exceptions.LockNotAvailableError,
-    asyncpg.exceptions.DeadlockDetectedError,
-    asyncpg.exceptions.SerializationError,
-)
-"""What PostgreSQL says when others hold what a statement needs. The same statement is taken later."""
 
 
 UNANSWERED: Final = 15
@@ -166,9 +155,9 @@ class Database:
             self.engine = server.engine(**options)
             return
         self.engine = create_async_engine(self.url, **options)
+        event.listen(self.engine.sync_engine, "handle_error", _let_go_of_what_is_read_only)
         if self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
-            event.listen(self.engine.sync_engine, "handle_error", _let_go_of_a_read_only_server)
         else:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -183,7 +172,7 @@ class Database:
         async with self._writer:
             with self._translated():
                 async with self.engine.begin() as connection:
-                    with _not_ours():
+                    with not_ours():
                         yield connection
 
     @asynccontextmanager
@@ -221,8 +210,8 @@ class Database:
             return postgresql.insert(table).on_conflict_do_nothing()
         return sqlite.insert(table).on_conflict_do_nothing()
 
-    def _translated(self) -> "_Translated":
-        return _Translated(str(self))
+    def _translated(self) -> Translated:
+        return Translated(str(self))
 
 
 def among(dialect: str, column: Column[Any] | ColumnElement[Any], name: str) -> ColumnElement[bool]:
@@ -252,99 +241,6 @@ def _in(dialect: str, column: Column[Any] | ColumnElement[Any], values: BindPara
     return column.in_(select(func.json_each(values).table_valued("value").c.value))
 
 
-class _NotOursError(Exception):
-    """Carries an error of the caller's block past the translation: a handler's TimeoutError is no outage."""
-
-
-@contextmanager
-def _not_ours() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, TimeoutError) as error:
-        raise _NotOursError from error
-
-
-class _Translated:
-    """Turns a driver's "I cannot reach it", "it is locked" and "no such table" into sentences."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
-        if isinstance(error, _NotOursError) and error.__cause__ is not None:
-            raise error.__cause__
-        if (said := _sentence(self._url, error)) is not None:
-            raise said from error
-
-
-def _sentence(url: str, error: BaseException) -> Exception | None:
-    """What the database lacks. None when the error is not about that."""
-    if _is_schema_missing(error):
-        return SchemaMissing(f"the database {url} does not hold the tables of this release: run `saga db upgrade`")
-    if isinstance(_cause(error), BUSY):
-        return DatabaseBusy(
-            f"somebody locks what we need of the database {url} ({_first_line(error)})",
-            "see who it is with `SELECT pid, pg_blocking_pids(pid), query FROM pg_stat_activity`",
-        )
-    if _is_read_only(error):
-        return DatabaseOutOfReach(
-            f"the database {url} is out of reach (the server takes no writes: it is read-only)",
-            "see whether it is a standby, or its disk is full",
-        )
-    if _is_out_of_reach(error):
-        return DatabaseOutOfReach(
-            f"the database {url} is out of reach ({_first_line(error)})",
-            "check that it is running and that the URL is right (`saga config show`)",
-        )
-    return None
-
-
-def _is_schema_missing(error: BaseException) -> bool:
-    cause = _cause(error)
-    if isinstance(cause, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
-        return True
-    said = ("no such table", "no such column", "has no column named")
-    return isinstance(cause, sqlite3.OperationalError) and any(words in str(cause) for words in said)
-
-
-def _is_read_only(error: BaseException) -> bool:
-    return isinstance(_cause(error), asyncpg.exceptions.ReadOnlySQLTransactionError)
-
-
-def _is_out_of_reach(error: BaseException) -> bool:
-    if isinstance(error, OperationalError | InterfaceError) or type(error) is DatabaseError:
-        return True  # the last one: an SQLite file that is none
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(
-        _cause(error),
-        OSError
-        | asyncpg.PostgresConnectionError
-        | asyncpg.InterfaceError
-        | asyncpg.exceptions.InvalidAuthorizationSpecificationError
-        | asyncpg.exceptions.InvalidCatalogNameError
-        | asyncpg.exceptions.OperatorInterventionError
-        | asyncpg.exceptions.InsufficientResourcesError,
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    cause = _cause(error)
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What the driver itself has raised: SQLAlchemy wraps asyncpg's errors twice."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return error.orig.__cause__ or error.orig
-    return error
-
-
 def _prepare_postgresql(connection: Any, _record: Any) -> None:
     """The connection notices by itself that nobody is there any more, within `UNANSWERED` seconds."""
     line = connection.driver_connection._transport.get_extra_info("socket")
@@ -357,11 +253,12 @@ def _prepare_postgresql(connection: Any, _record: Any) -> None:
             line.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def _let_go_of_a_read_only_server(context: ExceptionContext) -> None:
+def _let_go_of_what_is_read_only(context: ExceptionContext) -> None:
     """After a failover connections may still lead to what is a standby now. A session that began as read-only stays so,
-    whatever the server becomes: all that the pool holds are closed, and new ones made until one can write.
+    whatever the server becomes, and one of SQLite whatever its file becomes: all that the pool holds are closed, and
+    new ones made until one can write.
     """
-    if context.sqlalchemy_exception is not None and _is_read_only(context.sqlalchemy_exception):
+    if context.sqlalchemy_exception is not None and is_read_only(context.sqlalchemy_exception):
         context.is_disconnect = True
 
 

@@ -300,6 +300,19 @@ async def test_a_file_that_somebody_locks_is_out_of_reach(tmp_path: Path) -> Non
     await database.close()
 
 
+async def test_a_file_that_could_not_be_written_is_opened_anew_when_a_write_is_refused(tmp_path: Path) -> None:
+    """A connection that was made while the file could only be read stays so, whatever becomes of the file."""
+    database = Database(f"sqlite:///{tmp_path / 'shop.db'}")
+    async with database.transaction() as connection:
+        await connection.execute(text("CREATE TABLE notes (note TEXT)"))
+    async with database.reading() as connection:
+        await connection.execute(text("PRAGMA query_only = ON"))
+    assert "it takes no writes: it is read-only): see whether" in await sentence_of(database)
+    async with database.transaction() as connection:
+        await connection.execute(text("INSERT INTO notes VALUES ('free again')"))
+    await database.close()
+
+
 async def test_an_outage_takes_only_what_was_not_committed(breakable: Breakable) -> None:
     database = breakable.open()
     async with database.transaction() as connection:
@@ -355,9 +368,9 @@ async def test_a_pool_that_leads_to_a_read_only_server_is_given_up_as_soon_as_on
         with pytest.raises(DatabaseOutOfReach):
             await connected()
         stale = {*await asyncio.gather(*(connected() for _ in range(5)))}
-        with pytest.raises(DatabaseOutOfReach, match="the server takes no writes: it is read-only") as caught:
+        with pytest.raises(DatabaseOutOfReach, match="it takes no writes: it is read-only") as caught:
             await write()
-        assert "see whether it is a standby, or its disk is full" in str(caught.value)
+        assert "see whether it is a standby, its disk is full, or its file may not be written" in str(caught.value)
         await asyncio.gather(*(connected() for _ in range(5)))
         with pytest.raises(DatabaseOutOfReach):
             await write()
