@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     def shown(self) -> dict[str, Any]:
         """Every setting as it is in force, without passwords."""
         shown = self.model_dump(mode="json")
-        shown |= {f"{role}_database_url": _without_password(self.database_url(role)) for role in ROLES}
-        shown["nats_url"] = re.sub(r"//[^/,:@]+@", "//***@", _without_password(self.nats_url))  # it may be a token
+        shown |= {f"{role}_database_url": without_password(self.database_url(role)) for role in ROLES}
+        shown["nats_url"] = re.sub(r"//[^/,:@]+@", "//***@", without_password(self.nats_url))  # it may be a token
         return shown
 
 
@@ -145,9 +145,10 @@ def _dev_file(data_dir: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """The same, to be shown."""
     if "," in url:
-        return ",".join(_without_password(one) for one in url.split(","))
+        return ",".join(without_password(one) for one in url.split(","))
     try:
         return make_url(url).render_as_string(hide_password=True)
     except (ArgumentError, ValueError):

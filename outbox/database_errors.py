@@ -54,7 +54,10 @@ class Translated:
 def _sentence(url: str, error: BaseException) -> Exception | None:
     """What the database lacks. None when the error is not about that."""
     if _is_schema_missing(error):
-        return SchemaMissing(f"the database {url} does not hold the tables of this release: run `saga db upgrade`")
+        return SchemaMissing(
+            f"the database {url} does not hold the tables of this release: run `saga db upgrade`, "
+            "and `saga db check` if that finds nothing to do"
+        )
     if isinstance(_cause(error), BUSY):
         return DatabaseBusy(
             f"somebody locks what we need of the database {url} ({_first_line(error)})",

@@ -1,5 +1,5 @@
 """`python -m orchestrator.cli` is `saga`."""
 
-from orchestrator.cli.main import main
+from orchestrator.cli.entry import main
 
 main()

@@ -1,5 +1,6 @@
 """The command `saga`: puts the families of commands together, and turns errors into sentences and exit codes."""
 
+import errno
 import os
 import sys
 
@@ -63,11 +64,22 @@ def main() -> None:
     except (Abort, KeyboardInterrupt):
         sys.exit(Exit.INTERRUPTED)
     except ReaderGone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        _forget_output()
         sys.exit(Exit.OK)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        say(f"saga: what it prints, or a file of its own, cannot be written: {error.strerror}")
+        _forget_output()
+        sys.exit(Exit.ERROR)
     except Exception as error:
         code = exit_code(error)
         if code is None:
             raise
         say(f"saga: {error}")
         sys.exit(code)
+
+
+def _forget_output() -> None:
+    """What is still in the buffer goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

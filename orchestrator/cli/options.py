@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from orchestrator.cli.console import say
 from orchestrator.cli.exits import Exit, Failure
 from orchestrator.composition import load_definitions
 from orchestrator.definition import Saga
-from orchestrator.settings import Settings, load_settings
+from orchestrator.settings import Settings, load_settings, without_password
 
 DataDir = Annotated[
     Path | None,
@@ -32,8 +33,12 @@ def definition_of(settings: Settings, saga: str) -> Saga[Any]:
 
 
 def settings_of(data_dir: Path | None) -> Settings:
-    """The settings of a command."""
-    return load_settings(**({"data_dir": data_dir} if data_dir else {}))
+    """The settings of a command. It is told when they let --data-dir have no say."""
+    settings = load_settings(**({"data_dir": data_dir} if data_dir else {}))
+    if data_dir is not None and (given := settings.orchestrator_database_url):
+        where = without_password(given)
+        say(f"--data-dir does not say where the sagas are: SAGA_ORCHESTRATOR_DATABASE_URL does ({where})")
+    return settings
 
 
 def age(text: str) -> timedelta:

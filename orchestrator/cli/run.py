@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Final
 
 import structlog
@@ -138,5 +139,7 @@ async def _announce(services: Sequence[Service], on_ready: Callable[[], None]) -
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
-        raise Failure(f"the data folder {folder} cannot be made: {error.strerror}") from error
+        raise Failure(f"the data folder {folder} cannot be made, or not be written to: {error.strerror}") from error

@@ -63,6 +63,7 @@ from orchestrator.model import (
     command_id,
 )
 from outbox.contracts import Command
+from outbox.numbers import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -566,4 +567,4 @@ class _Decider:
 def _why_spent(state: StepState) -> str:
     what = "the undo" if state.status in UNDO_UNDER_WAY else "the command"
     answer = "was refused" if state.status in TO_ASK_AGAIN else "stayed without an answer"
-    return f"{what} {answer} after {state.attempt} attempts"
+    return f"{what} {answer} after {counted(state.attempt, 'attempt')}"

@@ -7,8 +7,10 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -19,6 +21,7 @@ from typing import Any, Final
 import psutil
 import pytest
 
+from orchestrator.cli.exits import Exit
 from orchestrator.cli.schema import upgrade_all
 from orchestrator.composition import seed_accounts, seed_stock
 from orchestrator.definition import Policy
@@ -379,6 +382,54 @@ def behind_its_back(saga: Saga, role: str, statement: str, *values: str) -> list
     """Change a database behind everybody's back, or look into it."""
     with closing(sqlite3.connect(saga.data_dir / f"{role}.db")) as database, database:
         return database.execute(statement, values).fetchall()
+
+
+def test_ctrl_c_ends_a_command_without_a_word_also_while_it_is_being_loaded(shared: Saga) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "log", "--follow"],
+        cwd=shared.folder,
+        env=shared.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as command:
+        assert command.stderr is not None
+        while not _is_being_loaded(command.pid):
+            time.sleep(0.001)
+        command.send_signal(signal.SIGINT)
+        assert command.stderr.read() == b""
+    assert command.returncode == -signal.SIGINT
+
+
+def _is_being_loaded(pid: int) -> bool:
+    """Python catches Ctrl-C as soon as it runs; a command of ours does not until it is loaded."""
+    words = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Sig" in line)
+    has_begun = int(words["SigIgn"], 16) & 1 << (signal.SIGPIPE - 1)  # which Python ignores from its beginning
+    return bool(has_begun) and not int(words["SigCgt"], 16) & 1 << (signal.SIGINT - 1)
+
+
+def test_output_that_finds_no_room_is_told_in_a_sentence(shared: Saga) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "ls"],
+            cwd=shared.folder,
+            env=shared.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert done.returncode == Exit.ERROR
+    assert done.stderr.decode().startswith(
+        "saga: what it prints, or a file of its own, cannot be written: No space left"
+    )
+
+
+def test_a_data_dir_that_has_no_say_is_told(own: Saga) -> None:
+    listed = own("ls", "--data-dir", "elsewhere", **NOBODY)
+    assert "--data-dir does not say where the sagas are: SAGA_ORCHESTRATOR_DATABASE_URL does" in listed.err
+    assert "hunter2" not in listed.err
 
 
 def test_colours_are_for_terminals_and_a_reader_may_leave(shared: Saga) -> None:
