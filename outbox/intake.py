@@ -22,6 +22,9 @@ log = structlog.get_logger()
 QUEUE_MESSAGES: Final = 64
 """With so many in the queue no more are asked for."""
 
+QUEUE_BYTES: Final = 1024 * 1024
+"""Nor with so much: a message may hold hundreds of events, and what waits for longer than `ack_wait` comes again."""
+
 AT_ONCE: Final = 16
 """Messages that are asked for together. They are sent to us even when we hang meanwhile, and come to others later."""
 
@@ -55,6 +58,7 @@ class Intake:
         self._at_once = at_once
         self._expires = expires
         self._queue: asyncio.Queue[Message] = asyncio.Queue()
+        self._bytes = 0  # that are in the queue
         self._room = asyncio.Event()
         self._room.set()
         self._asked = 0  # how often the broker was
@@ -79,7 +83,7 @@ class Intake:
         try:
             await self._subscription.leave()
             while not self._queue.empty():
-                await Delivery(self._queue.get_nowait()).put_back(PUT_BACK)
+                await Delivery(self._taken(self._queue.get_nowait())).put_back(PUT_BACK)
         except BrokerOutOfReach as error:  # what we hold comes again after ack_wait
             log.debug("the intake could not take its leave", reason=str(error))
         await self._subscription.close()
@@ -90,16 +94,25 @@ class Intake:
 
     async def take(self) -> list[Delivery]:
         """Wait for a message, and take with it what else is already there."""
-        if self._queue.qsize() < self._most:
+        if not self._is_full:
             self._room.set()  # whoever was held up goes on, or nothing would ever come
-        deliveries = [Delivery(await self._queue.get())]
+        deliveries = [Delivery(self._taken(await self._queue.get()))]
         events, size = len(deliveries[0].events), len(deliveries[0].message.data)
         while events < MAX_EVENTS and size < MAX_BYTES and not self._queue.empty():
-            deliveries.append(Delivery(self._queue.get_nowait()))
+            deliveries.append(Delivery(self._taken(self._queue.get_nowait())))
             events += len(deliveries[-1].events)
             size += len(deliveries[-1].message.data)
-        self._room.set()
+        if not self._is_full:
+            self._room.set()
         return deliveries
+
+    @property
+    def _is_full(self) -> bool:
+        return self._queue.qsize() >= self._most or self._bytes >= QUEUE_BYTES
+
+    def _taken(self, message: Message) -> Message:
+        self._bytes -= len(message.data)
+        return message
 
     async def _ask(self) -> float:
         """Ask once, and wait until everything has been sent or the request is over."""
@@ -119,7 +132,8 @@ class Intake:
     def hear(self, message: Message) -> None:
         """Keep a message until it is taken."""
         self._queue.put_nowait(message)
-        if self._queue.qsize() >= self._most:
+        self._bytes += len(message.data)
+        if self._is_full:
             self._room.clear()
         self._missing -= 1
         if self._missing <= 0:

@@ -23,7 +23,7 @@ from outbox.database import Database
 from outbox.delivery import Delivery
 from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
-from outbox.intake import EXPIRES, QUEUE_MESSAGES, SLACK, Intake
+from outbox.intake import AT_ONCE, EXPIRES, QUEUE_BYTES, QUEUE_MESSAGES, SLACK, Intake
 from outbox.outages import Outages, report_to
 from outbox.pull import NatsPullSubscription
 from outbox.pump import Processor, Pump, Received
@@ -634,6 +634,28 @@ async def test_an_intake_that_was_held_up_with_nothing_in_hand_goes_on(
     await send(stream, SUBJECT, envelope("after"))
     [after] = await asyncio.wait_for(intake.take(), 30)
     assert [one.events for one in (before, after)] == [[envelope("before")], [envelope("after")]]
+    await intake.stop()
+
+
+async def test_an_intake_holds_few_messages_when_they_are_large(nats: EmbeddedNats, stream: JetStreamContext) -> None:
+    """What has waited in it for longer than `ack_wait` comes again, and was worked on twice."""
+    for number in range(40):
+        await send(stream, SUBJECT, envelope(f"{number:02}", text="x" * (QUEUE_BYTES // 10)))
+    intake = intake_on(nats.url)
+    await intake.start()
+
+    async def is_full() -> bool:
+        return not intake._room.is_set()
+
+    await eventually(is_full, "it asks for no more")
+    await asyncio.sleep(2 * EXPIRES)
+    assert 10 <= (await stream.consumer_info(INLET.stream, INLET.durable)).num_ack_pending < 10 + AT_ONCE
+    taken: list[str] = []
+    while len(taken) < 40:
+        for delivery in await asyncio.wait_for(intake.take(), 30):
+            taken += [event.id for event in delivery.events if isinstance(event, Envelope)]
+            await delivery.ack()
+    assert taken == [f"{number:02}" for number in range(40)]
     await intake.stop()
 
 
