@@ -285,7 +285,8 @@ def _of_handling(step: OpenStep) -> Iterator[Cause]:
 def _of_receiver(step: OpenStep, service: Listeners) -> Iterator[Cause]:
     """Of whoever has to take the next message: the command, or the answer to it."""
     messages = (service.waiting or 0) + service.in_hand
-    if service.waiting is None or (not service.listeners and service.in_hand < BUSY):
+    is_busy = service.is_at_work and service.in_hand >= BUSY
+    if service.waiting is None or not (service.listeners or is_busy):
         yield NobodyListens(step, service)
     elif messages:
         yield Backlog(step, service, messages)

@@ -123,12 +123,14 @@ class Listeners:
     """One role, as the broker and its database tell of it.
 
     `waiting` and `in_hand` are messages at its consumer, None without one; `listeners` ask for more at this moment.
+    `is_at_work`: somebody was given one, or has acknowledged one, lately. What the dead had in hand stays in hand.
     """
 
     role: str
     listeners: int = 1
     waiting: int | None = 0
     in_hand: int = 0
+    is_at_work: bool = False
     database: str | None = None
     """Why its database could not be asked, as a clause."""
 

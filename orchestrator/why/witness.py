@@ -6,11 +6,12 @@ Whatever cannot be asked is told as a fact, and the rest is asked all the same: 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo
 from nats.js.errors import NotFoundError
 from sqlalchemy import and_, func, or_, select
 
@@ -30,7 +31,7 @@ from outbox.dead_letters import Buried, buried_from
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, SchemaMissing
 from outbox.suspects import GIVE_UP_AFTER
 from outbox.tables import MessagingTables
-from outbox.topology import Inlet
+from outbox.topology import ACK_WAIT, Inlet
 
 PATIENCE: Final = 5.0
 """Seconds that one database, or the broker, is given to answer."""
@@ -186,7 +187,9 @@ class Witness:
         if stuck is not None:
             commands[stuck.step] = saga.command_id(stuck.step)
             roles |= {definition.spec_of(stuck.step).participant} - {""}
-        books, services = await asyncio.gather(self._books(roles, set(commands.values())), self._services(roles))
+        books, services = await asyncio.gather(
+            self._books(roles, set(commands.values())), self._services(roles, known.now)
+        )
         if stuck is not None:
             letter = _letter(books, definition.spec_of(stuck.step).participant, commands[stuck.step])
             stuck = replace(stuck, command=self._advisor.stuck(definition, saga, known.now), letter=letter)
@@ -215,7 +218,7 @@ class Witness:
         except TimeoutError:
             return Found(problem=f"the database of {door.role} does not answer within {PATIENCE:g} s")
 
-    async def _services(self, roles: Iterable[str]) -> dict[str, Listeners] | str:
+    async def _services(self, roles: Iterable[str], now: datetime) -> dict[str, Listeners] | str:
         """Who listens at the consumers of these roles, and at that of the replies; or why NATS cannot be asked."""
         if not (names := sorted({*roles} & self._inlets.keys())):
             return {}
@@ -230,10 +233,10 @@ class Witness:
             return error.what
         except (NatsError, TimeoutError, OSError) as error:
             return f"NATS does not answer ({str(error) or type(error).__name__})"
-        return {name: replace(looks[-1][name], listeners=max(look[name].listeners for look in looks)) for name in names}
+        return {name: _listeners(name, [look[name] for look in looks], now) for name in names}
 
-    async def _look(self, names: Sequence[str]) -> dict[str, Listeners]:
-        return {name: await _service(self._broker.jetstream, name, self._inlets[name]) for name in names}
+    async def _look(self, names: Sequence[str]) -> dict[str, ConsumerInfo | None]:
+        return {name: await _consumer(self._broker.jetstream, self._inlets[name]) for name in names}
 
 
 async def _look_into(door: Door, commands: Sequence[str]) -> Found:
@@ -275,13 +278,40 @@ def _with_problems(services: Mapping[str, Listeners], books: Mapping[str, Found]
     return {name: replace(one, database=problems.get(name)) for name, one in {**unknown, **services}.items()}
 
 
-async def _service(stream: JetStreamContext, name: str, inlet: Inlet) -> Listeners:
-    role = "orchestrator" if name == REPLIES else name
+async def _consumer(stream: JetStreamContext, inlet: Inlet) -> ConsumerInfo | None:
     try:
-        found = await stream.consumer_info(inlet.stream, inlet.durable)
+        found: ConsumerInfo = await stream.consumer_info(inlet.stream, inlet.durable)
     except NotFoundError:
+        return None
+    return found
+
+
+def _listeners(name: str, looks: Sequence[ConsumerInfo | None], now: datetime) -> Listeners:
+    """What the last look at a consumer tells, and whoever listened in any of them."""
+    role, last = "orchestrator" if name == REPLIES else name, looks[-1]
+    if last is None:
         return Listeners(role, listeners=0, waiting=None)
-    return Listeners(role, found.num_waiting or 0, found.num_pending or 0, found.num_ack_pending or 0)
+    seen = [look for look in looks if look is not None]
+    listeners = max(look.num_waiting or 0 for look in seen)
+    return Listeners(role, listeners, last.num_pending or 0, last.num_ack_pending or 0, is_at_work(seen, now))
+
+
+def is_at_work(looks: Sequence[ConsumerInfo], now: datetime) -> bool:
+    """Whether a consumer gives out messages, or hears of them: between two looks, or within its ack_wait.
+
+    A batch may take seconds, and moves nothing meanwhile. What takes longer than ack_wait is given to others.
+    """
+    if len({_progress(look) for look in looks}) > 1:
+        return True
+    last = looks[-1]
+    moved = [one.last_active for one in (last.delivered, last.ack_floor) if one and one.last_active]
+    patience = timedelta(seconds=last.config.ack_wait or ACK_WAIT.total_seconds())
+    return any(at + patience > now for at in moved)
+
+
+def _progress(look: ConsumerInfo) -> tuple[int, ...]:
+    given, heard = (one.consumer_seq if one else 0 for one in (look.delivered, look.ack_floor))
+    return given, heard, look.num_ack_pending or 0
 
 
 def _placed(step: OpenStep, command: str | None, books: Mapping[str, Found]) -> OpenStep:

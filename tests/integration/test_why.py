@@ -20,6 +20,7 @@ from orchestrator.registry import Definitions
 from orchestrator.sagas.place_order import place_order
 from orchestrator.settings import Settings
 from orchestrator.why import Diagnosis, Door, Witness, diagnose
+from orchestrator.why.causes import BUSY
 from orchestrator.why.witness import REPLIES
 from orchestrator.window import Windows
 from outbox.broker import Broker
@@ -32,7 +33,7 @@ from outbox.service import Service
 from outbox.topology import command_inlet, reply_inlet
 from outbox.unit_of_work import UnitOfWork
 from tests.support.desk import answer
-from tests.support.messaging import serving
+from tests.support.messaging import courier, send_raw, serving
 from tests.support.sagas import FAMILY
 from tests.support.servers import DatabaseUrls, Role
 from tests.support.waiting import eventually
@@ -211,6 +212,22 @@ async def fetching_and_doing_nothing(scene: Scene) -> AsyncIterator[None]:
         fetching.cancel()
         await asyncio.gather(fetching, return_exceptions=True)
         await broker.close()
+
+
+@SQLITE_IS_ENOUGH
+async def test_a_role_that_died_with_much_in_hand_is_not_taken_for_a_busy_one(stage: Staging) -> None:
+    scene, inlet, much = await stage("orchestrator"), command_inlet("order", timedelta(seconds=4)), BUSY + 36
+    async with courier(scene.nats.url, inlet) as broker, courier(scene.nats.url) as victim:
+        [saga_id] = await scene.world.place(an_order())
+        for _ in range(much):
+            await send_raw(broker.jetstream, "saga.cmd.order.noise", b"{}")
+        taking = await victim.jetstream.pull_subscribe_bind(inlet.durable, inlet.stream)
+        assert len(await taking.fetch(much, timeout=10)) == much
+        await victim.close()
+        slow = await scene.why(saga_id)
+        assert (slow.cause, slow.command[0]) == ("backlog", "log"), "a large batch may take as long as ack_wait"
+        found = await scene.until(saga_id, "nobody-listens", "Nobody listens for the commands to order, where ")
+    assert found.command == ("run", "order")
 
 
 async def test_a_command_that_is_a_dead_letter_moves_on_when_it_is_redriven(stage: Staging) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 import pytest
+from nats.js.api import ConsumerConfig, ConsumerInfo, SequenceInfo
 
 from orchestrator.definition import Action
 from orchestrator.why import Cause, Facts, cause_of, diagnose
 from orchestrator.why.causes import BUSY, RANK
 from orchestrator.why.facts import Failing, Letter, Listeners, OpenStep, Paused, Queue, Relative, Stuck
+from orchestrator.why.witness import is_at_work
 from outbox.contracts import kebab_case
 from outbox.intake import QUEUE_MESSAGES
 from outbox.moments import moment
@@ -169,7 +171,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "dev",
     ),
     "nobody listens": (
-        at_service("inventory", listeners=0, waiting=412),
+        at_service("inventory", listeners=0, waiting=412, is_at_work=True),
         "nobody-listens",
         "Nobody listens for the commands to inventory, where 412 messages must wait: step reserve-stock goes on when "
         "inventory runs and reaches its database.",
@@ -310,5 +312,40 @@ def test_what_an_earlier_delivery_left_behind_does_not_count_when_the_command_ha
 
 def test_a_replica_that_is_busy_is_not_taken_for_nobody() -> None:
     assert BUSY == QUEUE_MESSAGES
-    assert diagnose(at_service("inventory", listeners=0, in_hand=BUSY)).cause == "backlog"
-    assert diagnose(at_service("inventory", listeners=0, in_hand=BUSY - 1)).cause == "nobody-listens"
+    busy = at_service("inventory", listeners=0, in_hand=BUSY, is_at_work=True)
+    assert diagnose(busy).cause == "backlog"
+    idle = at_service("inventory", listeners=0, in_hand=BUSY - 1, is_at_work=True)
+    assert diagnose(idle).cause == "nobody-listens"
+
+
+def test_what_the_dead_had_in_hand_is_nobodys() -> None:
+    left = at_service("inventory", listeners=0, in_hand=100 * BUSY)
+    assert diagnose(left).cause == "nobody-listens"
+    assert "where 6,400 messages must wait" in diagnose(left).sentence
+
+
+def consumer(given: int = 64, heard: int = 0, in_hand: int = 64, **ago: float) -> ConsumerInfo:
+    """A look at one with an ack_wait of 30 s. `ago`: seconds since it `gave` a message, and since it `took` note."""
+    at = {what: NOW - timedelta(seconds=seconds) for what, seconds in ago.items()}
+    config = ConsumerConfig(ack_wait=30.0)
+    delivered, ack_floor = SequenceInfo(given, given, at.get("gave")), SequenceInfo(heard, heard, at.get("took"))
+    return ConsumerInfo("inventory", "SAGA_COMMANDS", config, NOW, delivered, ack_floor, in_hand)
+
+
+@pytest.mark.parametrize(
+    ("looks", "moves"),
+    [
+        ([consumer(gave=29.0)] * 4, True),
+        ([consumer(gave=31.0)] * 4, False),
+        ([consumer(gave=31.0, took=29.0)] * 4, True),
+        ([consumer(gave=-5.0)] * 4, True),
+        ([consumer()] * 4, False),
+        ([consumer(gave=999.0), consumer(gave=999.0, given=65)], True),
+        ([consumer(gave=999.0), consumer(gave=999.0, heard=1)], True),
+        ([consumer(gave=999.0), consumer(gave=999.0, in_hand=63)], True),
+    ],
+)
+def test_a_consumer_is_at_work_when_it_moves_or_has_moved_within_its_ack_wait(
+    looks: list[ConsumerInfo], moves: bool
+) -> None:
+    assert is_at_work(looks, NOW) is moves
