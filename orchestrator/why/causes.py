@@ -78,8 +78,11 @@ class WaitsForSignal:
 
 @dataclass(frozen=True, slots=True)
 class NatsIsAway:
+    """No command can leave, and so no timer is fired: `since` when one was to be, if that is what it waits for."""
+
     step: OpenStep
     problem: str
+    since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +222,17 @@ def _of_the_whole(facts: Facts) -> Iterator[Cause]:
         yield NotLoaded()
     if facts.queue is not None:
         yield from _of_queue(facts, facts.queue)
-    may_pass = facts.broker is None and not facts.is_compensating  # without NATS nobody fires it, and is right not to
-    if may_pass and facts.deadline_at is not None and facts.deadline_at + LATE < facts.now:
-        yield Overdue(facts.deadline_at)
+    deadline = _missed_deadline(facts)
+    if deadline is not None and facts.broker is None:  # without NATS nobody fires it, and is right not to
+        yield Overdue(deadline)
+
+
+def _missed_deadline(facts: Facts) -> datetime | None:
+    return facts.deadline_at if not facts.is_compensating and _is_late(facts, facts.deadline_at) else None
+
+
+def _is_late(facts: Facts, at: datetime | None) -> bool:
+    return at is not None and at + LATE < facts.now
 
 
 def _of_queue(facts: Facts, queue: Queue) -> Iterator[Cause]:
@@ -235,8 +246,6 @@ def _of_queue(facts: Facts, queue: Queue) -> Iterator[Cause]:
 
 def _of_step(facts: Facts, step: OpenStep) -> Iterator[Cause]:
     """Everything that is true of it: the least telling is always there."""
-    if step.due_at is not None and step.due_at + LATE < facts.now:
-        yield Overdue(step.due_at)
     if step.action is Action.WAIT:
         yield WaitsForSignal(step)
     elif step.action is Action.DELAY:
@@ -245,6 +254,9 @@ def _of_step(facts: Facts, step: OpenStep) -> Iterator[Cause]:
         yield RefusedAndAskedAgain(step, step.refusal)
     else:
         yield from _of_command(facts, step)
+    since = step.due_at if _is_late(facts, step.due_at) else _missed_deadline(facts)
+    if since is not None:
+        yield Overdue(since) if facts.broker is None else NatsIsAway(step, facts.broker, since)
 
 
 def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
@@ -254,7 +266,7 @@ def _of_command(facts: Facts, step: OpenStep) -> Iterator[Cause]:
         return
     if facts.broker is not None:
         yield NatsIsAway(step, facts.broker)
-    if step.unpublished_since is not None and step.unpublished_since + LATE < facts.now:
+    if _is_late(facts, step.unpublished_since):
         yield NotPublished(step, "orchestrator", step.unpublished_since)
     receiver = facts.services.get("replies" if step.is_answered else step.participant or "")
     if step.is_answered and step.is_answer_unpublished:

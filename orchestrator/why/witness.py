@@ -187,8 +187,9 @@ class Witness:
         if stuck is not None:
             commands[stuck.step] = saga.command_id(stuck.step)
             roles |= {definition.spec_of(stuck.step).participant} - {""}
+        consumers = self._consumers(roles, is_due=_is_due(known, steps))
         books, services = await asyncio.gather(
-            self._books(roles, set(commands.values())), self._services(roles, known.now)
+            self._books(roles, set(commands.values())), self._services(consumers, known.now)
         )
         if stuck is not None:
             letter = _letter(books, definition.spec_of(stuck.step).participant, commands[stuck.step])
@@ -218,11 +219,18 @@ class Witness:
         except TimeoutError:
             return Found(problem=f"the database of {door.role} does not answer within {PATIENCE:g} s")
 
-    async def _services(self, roles: Iterable[str], now: datetime) -> dict[str, Listeners] | str:
-        """Who listens at the consumers of these roles, and at that of the replies; or why NATS cannot be asked."""
-        if not (names := sorted({*roles} & self._inlets.keys())):
+    def _consumers(self, roles: Iterable[str], *, is_due: bool) -> list[str]:
+        """Those of these roles, and that of the replies. None if it waits neither for them nor for a timer.
+
+        A timer waits for NATS as well: none is fired while no command can leave (docs/adr/0027).
+        """
+        names = sorted({*roles} & self._inlets.keys())
+        return [*names, REPLIES] if names or is_due else []
+
+    async def _services(self, names: Sequence[str], now: datetime) -> dict[str, Listeners] | str:
+        """Who listens at these consumers; or why NATS cannot be asked."""
+        if not names:
             return {}
-        names.append(REPLIES)
         try:
             await self._broker.connect()
             looks = [await self._look(names)]
@@ -347,6 +355,11 @@ def _open(saga: Saga) -> list[str]:
         for name, one in waiting.items()
         if one.status in UNDER_WAY or (one.status in TO_ASK_AGAIN and one.due_at is not None)
     ]
+
+
+def _is_due(known: Facts, steps: Sequence[OpenStep]) -> bool:
+    """Whether the time has come for one of its timers."""
+    return any(at is not None and at <= known.now for at in (known.deadline_at, *(step.due_at for step in steps)))
 
 
 def _asks(line: LogLine, step: str, *, undo: bool) -> bool:

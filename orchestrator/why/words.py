@@ -134,9 +134,10 @@ def _of_trouble(
             return f"{told}: it tries again by itself, and goes on when the cause is gone.", (
                 "log", facts.saga_id, "--follow",
             )  # fmt: skip
-        case causes.NatsIsAway(problem=problem):
-            told = f"{_step(step, begin=True)} waits for {step.participant}, and {_clause(problem)}"
-            return f"{told}: it goes on when NATS is back.", facts.broker_command
+        case causes.NatsIsAway(problem=problem, since=since):
+            waits = f"{_step(step, begin=True)} waits for {step.participant}"
+            told = waits if since is None else f"It has been due for {span(facts.now - since)}"
+            return f"{told}, and {_clause(problem)}: it goes on when NATS is back.", facts.broker_command
         case causes.NobodyListens(service=service):
             what = "answers" if service.role == "orchestrator" and step.is_answered else "commands"
             messages = (service.waiting or 0) + service.in_hand

@@ -12,7 +12,7 @@ from nats.errors import TimeoutError as NatsTimeout
 
 from orchestrator.cli.why import advisor
 from orchestrator.composition import PARTICIPANTS, inlet_of, messaging_of
-from orchestrator.definition import Policy
+from orchestrator.definition import Policy, Saga, delay, wait_for
 from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.events import PauseOrdered
 from orchestrator.queries import Queries
@@ -34,13 +34,16 @@ from outbox.topology import command_inlet, reply_inlet
 from outbox.unit_of_work import UnitOfWork
 from tests.support.desk import answer
 from tests.support.messaging import courier, send_raw, serving
-from tests.support.sagas import FAMILY
+from tests.support.sagas import FAMILY, Approval, Hold
 from tests.support.servers import DatabaseUrls, Role
 from tests.support.waiting import eventually
 from tests.support.world import ROLES, SQLITE_IS_ENOUGH, World, an_order, definitions_with
 
 PATIENT = Policy(timeout=timedelta(seconds=60), attempts=3, factor=1.0)
 HASTY = Policy(timeout=timedelta(seconds=0.2), attempts=1, factor=1.0)
+SHORTLY = timedelta(seconds=3)
+NAPS = Saga("naps", Hold, [delay("nap", SHORTLY)], None)
+ASKS = Saga("asks", Hold, [wait_for(Approval, timeout=SHORTLY, otherwise="proceed")], None)
 NOWHERE = "postgresql://nobody@127.0.0.1:1/inventory"
 
 
@@ -317,6 +320,22 @@ async def test_nats_is_away(stage: Staging) -> None:
     assert found.sentence.endswith("): it goes on when NATS is back.")
     await asyncio.to_thread(scene.nats.start)
     await scene.world.start("inventory", "payment")
+    assert await scene.world.until_ended([saga_id]) == ["completed"]
+
+
+@pytest.mark.parametrize(("saga", "meanwhile"), [("naps", "delayed"), ("asks", "waits-for-signal")])
+@SQLITE_IS_ENOUGH
+async def test_a_timer_that_is_due_waits_for_nats(stage: Staging, saga: str, meanwhile: str) -> None:
+    scene = await stage("orchestrator", definitions=Definitions([NAPS, ASKS]))
+    [saga_id] = await scene.world.place({}, saga=saga)
+    await asyncio.to_thread(scene.nats.stop)
+    assert (await scene.why(saga_id)).cause == meanwhile
+    scene.later = SHORTLY + timedelta(seconds=10)
+    found = await scene.why(saga_id)
+    assert found.cause == "nats-is-away"
+    assert f", and NATS at {scene.nats.url} is out of reach (" in found.sentence
+    assert found.sentence.startswith("It has been due for ")
+    await asyncio.to_thread(scene.nats.start)
     assert await scene.world.until_ended([saga_id]) == ["completed"]
 
 

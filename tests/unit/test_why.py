@@ -112,6 +112,30 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "and NATS at nats://one is out of reach (no answer): it goes on when NATS is back.",
         "config show",
     ),
+    "its delay is over, and NATS is away": (
+        facts(steps=(replace(STEP, action=Action.DELAY, participant=None, due_at=AGO),), broker="NATS does not answer"),
+        "nats-is-away",
+        "It has been due for 30 s, and NATS does not answer: it goes on when NATS is back.",
+        "config show",
+    ),
+    "its time to wait for a signal is over, and NATS is away": (
+        facts(steps=(replace(STEP, action=Action.WAIT, participant=None, due_at=AGO),), broker="NATS does not answer"),
+        "nats-is-away",
+        "It has been due for 30 s, and NATS does not answer: it goes on when NATS is back.",
+        "config show",
+    ),
+    "its deadline has passed at a delay, and NATS is away": (
+        replace(at_step(action=Action.DELAY, participant=None), deadline_at=AGO, broker="NATS does not answer"),
+        "nats-is-away",
+        "It has been due for 30 s, and NATS does not answer: it goes on when NATS is back.",
+        "config show",
+    ),
+    "it is to be asked again after a refusal, and NATS is away": (
+        replace(at_step(refusal="the shelf is locked", due_at=AGO), broker="NATS does not answer"),
+        "nats-is-away",
+        "It has been due for 30 s, and NATS does not answer: it goes on when NATS is back.",
+        "config show",
+    ),
     "nothing is open": (facts(steps=()), "moving", "it goes on at this moment.", "log 01ABC --follow"),
     "the command is a dead letter": (
         at_step(letter=LETTER),
@@ -316,6 +340,18 @@ def test_a_replica_that_is_busy_is_not_taken_for_nobody() -> None:
     assert diagnose(busy).cause == "backlog"
     idle = at_service("inventory", listeners=0, in_hand=BUSY - 1, is_at_work=True)
     assert diagnose(idle).cause == "nobody-listens"
+
+
+@pytest.mark.parametrize("action", [Action.DELAY, Action.WAIT])
+def test_what_is_not_due_does_not_wait_for_nats(action: Action) -> None:
+    step = replace(STEP, action=action, participant=None)
+    there, away = facts(steps=(step,)), facts(steps=(step,), broker="NATS does not answer")
+    assert cause_of(there) == cause_of(away)
+
+
+def test_a_deadline_does_not_count_for_what_is_being_undone() -> None:
+    late = replace(at_step(undo=True), deadline_at=AGO, is_compensating=True)
+    assert diagnose(late).cause == "not-answered"
 
 
 def test_what_the_dead_had_in_hand_is_nobodys() -> None:
