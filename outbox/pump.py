@@ -13,7 +13,7 @@ again as a whole, until that is over.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -32,9 +32,16 @@ from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
 log = structlog.get_logger()
 
 LONGEST_DELAY: Final = 30.0
+"""Seconds until a message comes again whose handling has failed."""
 
-DEFERRED_AT_MOST: Final = 5000
+LONGEST_DEFERRAL: Final = 300.0
+"""The same for one that no replica takes. There may be many, and the broker brings them before all others."""
+
+DEFERRED_AT_MOST: Final = 580
 """Deliveries of a message that no replica takes: about two days of them. The broker would forget it after three."""
+
+Again = dict[int, float]
+"""What has to come again, by its `id`, and after how many seconds at the latest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,20 +124,20 @@ class Pump:
         parts = _trusted_first(deliveries)
         for number, part in enumerate(parts):
             self._moves()
-            failed = await self._settle(part)
-            if failed is None:
+            again = await self._settle(part)
+            if again is None:
                 for delivery in chain(*parts[number:]):
                     await delivery.put_back(1.0)
                 return
             self._outbox.reach("before-ack")
             for delivery in part:
-                if id(delivery) in failed:
-                    await delivery.put_back(min(LONGEST_DELAY, 0.5 * 2 ** min(10, delivery.deliveries)))
+                if id(delivery) in again:
+                    await delivery.put_back(min(again[id(delivery)], 0.5 * 2 ** min(10, delivery.deliveries)))
                 else:
                     await delivery.ack()
         self._outbox.reach("acked")
 
-    async def _settle(self, deliveries: Sequence[Delivery]) -> set[int] | None:
+    async def _settle(self, deliveries: Sequence[Delivery]) -> Again | None:
         """Commit, however long it takes. Returns what `_commit` does; None when we are told to stop before."""
         try:
             try:
@@ -140,28 +147,28 @@ class Pump:
         except Exception as error:  # none of a message: of the counting, say
             log.warning("a batch is put back", reason=_words(error), messages=len(deliveries), exc_info=error)
             outages().ends(self._name)  # an error is an answer too
-            return {id(delivery) for delivery in deliveries}
+            return {id(delivery): LONGEST_DELAY for delivery in deliveries}
         finally:
             self._suspects.let_go()
 
-    async def _commit(self, deliveries: Sequence[Delivery]) -> set[int]:
-        """Returns the `id`s of the deliveries that have to come again."""
+    async def _commit(self, deliveries: Sequence[Delivery]) -> Again:
+        """Returns which deliveries have to come again."""
         if deliveries[0].deliveries > SUSPECT_AFTER:
             return await self._commit_with_care(deliveries)
         try:
             async with self._outbox.unit_of_work() as unit:
                 events = _sort(unit, deliveries)
                 await self._process(unit, events)
-            return _of(deliveries, unit.deferred)
+            return _of(deliveries, _deferred(unit))
         except (DatabaseOutOfReach, SchemaMissing):
             raise
         except Exception as error:
             log.warning("a batch failed and is done again one by one", reason=_words(error), messages=len(deliveries))
         async with self._outbox.unit_of_work() as unit:
             events = _sort(unit, deliveries)
-        return _of(deliveries, {id(event.envelope) for event in events if not await self._one(event)})
+        return _of(deliveries, {id(event.envelope): LONGEST_DELAY for event in events if not await self._one(event)})
 
-    async def _commit_with_care(self, deliveries: Sequence[Delivery]) -> set[int]:
+    async def _commit_with_care(self, deliveries: Sequence[Delivery]) -> Again:
         """The same for suspects: all that nobody has died of in one transaction, the others with nothing else in hand.
 
         Each is opened in a transaction before the one that handles it: so we know of whom a process has died.
@@ -173,11 +180,11 @@ class Pump:
             alone = [event for event in events if 0 < deaths[event.digest] < DEADLY_AFTER]
             together = [event for event in events if not deaths[event.digest]]
             await self._suspects.open(unit, (event.digest for event in together))
-        again: set[int] = set()
+        again: Again = {}
         try:
             async with self._outbox.unit_of_work() as unit:
                 await self._process(unit, together)
-            again |= unit.deferred
+            again |= _deferred(unit)
         except (DatabaseOutOfReach, SchemaMissing):
             raise
         except Exception as error:
@@ -187,7 +194,7 @@ class Pump:
             async with self._outbox.unit_of_work() as unit:
                 await self._suspects.open(unit, [event.digest])
             if not await self._one(event):
-                again.add(id(event.envelope))
+                again[id(event.envelope)] = LONGEST_DELAY
         return _of(deliveries, again)
 
     async def _process(self, unit: UnitOfWork, events: Sequence[Received]) -> None:
@@ -236,7 +243,7 @@ class Pump:
         if deadly:
             await self._suspects.forget(unit, (event.digest for event, _ in deadly))
 
-    async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> set[int] | None:
+    async def _outlast(self, deliveries: Sequence[Delivery], error: Exception) -> Again | None:
         """Hold on to the batch until the database takes it: an outage or a lock costs no message its tries."""
         outages().notice(error, self._name)
         self._source.hold()
@@ -246,10 +253,10 @@ class Pump:
             for delivery in deliveries:
                 await delivery.still_working()
             try:
-                failed = await self._commit(deliveries)
+                again = await self._commit(deliveries)
                 outages().ends(self._name)
                 self._moves()
-                return failed
+                return again
             except (DatabaseOutOfReach, SchemaMissing) as another:
                 outages().notice(another, self._name)
             delay = min(5.0, delay * 2)
@@ -285,9 +292,15 @@ def _trusted_first(deliveries: Sequence[Delivery]) -> list[list[Delivery]]:
     return [part for part in (trusted, suspects) if part]
 
 
-def _of(deliveries: Sequence[Delivery], envelopes: Collection[int]) -> set[int]:
-    """The `id`s of the deliveries that carry one of these envelopes."""
-    return {id(one) for one in deliveries if any(id(event) in envelopes for event in one.events)}
+def _deferred(unit: UnitOfWork) -> Again:
+    """The envelopes that another replica should have."""
+    return dict.fromkeys(unit.deferred, LONGEST_DEFERRAL)
+
+
+def _of(deliveries: Sequence[Delivery], envelopes: Again) -> Again:
+    """The deliveries that carry one of these envelopes."""
+    waits = {id(one): [envelopes[id(event)] for event in one.events if id(event) in envelopes] for one in deliveries}
+    return {delivery: min(seconds) for delivery, seconds in waits.items() if seconds}
 
 
 def _words(error: BaseException) -> str:

@@ -52,14 +52,18 @@ class Inlet:
     ack_wait: timedelta = ACK_WAIT
 
     def config(self) -> ConsumerConfig:
-        """Explicit acknowledgement, and no limit to deliveries: we give up before the broker does."""
+        """Explicit acknowledgement, and no limit to deliveries: we give up before the broker does.
+
+        Nor to what is not acknowledged: what waits for another replica is that too, and would stop all others
+        (docs/adr/0028).
+        """
         return ConsumerConfig(
             durable_name=self.durable,
             filter_subject=self.subject,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self.ack_wait.total_seconds(),
             max_deliver=-1,
-            max_ack_pending=4096,
+            max_ack_pending=-1,
         )
 
 

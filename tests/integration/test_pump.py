@@ -446,7 +446,7 @@ async def test_a_harmless_message_that_was_in_hand_at_a_few_deaths_is_applied(
 async def test_what_is_deferred_for_long_is_never_buried_and_costs_its_neighbours_nothing(
     database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(pump_module, "LONGEST_DEFERRAL", 0.0)
     replicas = Replicas(broker, database, processor := Deadly(deferred=["early"]))
     await send(replicas.post.stream, SUBJECT, envelope("early"))
     for _ in range(60):
@@ -457,10 +457,27 @@ async def test_what_is_deferred_for_long_is_never_buried_and_costs_its_neighbour
     assert (await noted(database), await buried(database), await suspects(database)) == (["early"], [], [])
 
 
+@pytest.mark.parametrize(
+    ("processor", "back"),
+    [(Deadly(deferred=["early"]), [2, 16, 32, 64, 256, 300, 300]), (Notes("early"), [2, 16, *[30] * 5])],
+    ids=["deferred", "failing"],
+)
+async def test_what_no_replica_takes_comes_again_ever_more_rarely(
+    database: Database, broker: Broker, processor: Processor, back: list[int]
+) -> None:
+    replicas = Replicas(broker, database, processor)
+    await send(replicas.post.stream, SUBJECT, envelope("early"))
+    [delivery] = await replicas.post.fetch(1)
+    for deliveries in (2, 5, 6, 7, 9, 10, 500):
+        delivery.deliveries = deliveries
+        await replicas.post.pump.handle([delivery])
+    assert replicas.post.journal.entries == [f"back in {seconds} s" for seconds in back]
+
+
 async def test_what_no_replica_takes_is_buried_before_the_broker_forgets_it(
     database: Database, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pump_module, "LONGEST_DELAY", 0.0)
+    monkeypatch.setattr(pump_module, "LONGEST_DEFERRAL", 0.0)
     monkeypatch.setattr(pump_module, "DEFERRED_AT_MOST", 10)
     replicas = Replicas(broker, database, Deadly(deferred=["early"]))
     await send(replicas.post.stream, SUBJECT, envelope("early"))
@@ -554,7 +571,7 @@ async def test_an_outage_that_ends_with_an_error_has_ended(
     assert (errors, seen.current) == ([], {})
 
 
-async def test_a_message_that_has_come_thousands_of_times_can_be_put_back_once_more(
+async def test_a_message_that_has_come_hundreds_of_times_can_be_put_back_once_more(
     database: Database, broker: Broker
 ) -> None:
     replicas = Replicas(broker, database, Deadly(deferred=["early"]))
@@ -562,7 +579,7 @@ async def test_a_message_that_has_come_thousands_of_times_can_be_put_back_once_m
     [delivery] = await replicas.post.fetch(1)
     delivery.deliveries = pump_module.DEFERRED_AT_MOST
     await replicas.post.pump.handle([delivery])
-    assert replicas.post.journal.entries == ["back in 30 s"]
+    assert replicas.post.journal.entries == ["back in 300 s"]
 
 
 # --- commit, then acknowledge ------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ async def test_a_stream_that_drifted_is_corrected_and_keeps_its_messages(
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("ack_wait", 1.0), ("max_deliver", 3), ("max_ack_pending", 1), ("filter_subject", "saga.cmd.inventory.one")],
+    [("ack_wait", 1.0), ("max_deliver", 3), ("max_ack_pending", 4096), ("filter_subject", "saga.cmd.inventory.one")],
 )
 async def test_a_consumer_that_drifted_is_corrected(stream: JetStreamContext, field: str, value: Any) -> None:
     await TOPOLOGY.ensure(stream)

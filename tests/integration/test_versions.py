@@ -1,15 +1,21 @@
 """Versions of one saga side by side, on both databases: each saga goes on as it began, new ones begin on the newest."""
 
+import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from orchestrator.definition import Saga, reversible
+from orchestrator.embedded.nats_server import EmbeddedNats
 from orchestrator.registry import Definitions
 from orchestrator.steps import StartSaga, UndoSaga
-from tests.support.messaging import asks
+from outbox.topology import command_inlet
+from tests.support.messaging import asks, courier, send
 from tests.support.sagas import Bill, Hold, authorise, release, reserve, void
-from tests.support.world import SQLITE_IS_ENOUGH, THREE_TIMES, Desk, OwnedClock, World, answer
+from tests.support.servers import DatabaseUrls
+from tests.support.waiting import eventually
+from tests.support.world import ROLES, SQLITE_IS_ENOUGH, THREE_TIMES, Desk, OwnedClock, World, an_order, answer
 
 first = Saga("hold-stock", Hold, [reversible(reserve, undo=release, policy=THREE_TIMES)], None)
 
@@ -116,3 +122,36 @@ async def test_a_saga_that_waits_as_a_version_that_is_gone_holds_back_nobody(wor
 
     assert await after.admit() == 1
     assert [(await world.saga(one)).status for one in (old, new)] == ["waiting", "running"]
+
+
+# --- many at once ------------------------------------------------------------------------------------------------
+
+MANY = 4_300
+"""Messages that wait for another replica. A consumer used to take 4,096, and then nothing new."""
+
+
+@SQLITE_IS_ENOUGH
+async def test_thousands_of_messages_that_no_replica_takes_stop_nobody(
+    database_urls: DatabaseUrls, nats: EmbeddedNats
+) -> None:
+    inlet = command_inlet("orchestrator", timedelta(seconds=30))
+    misspelt = StartSaga(saga="place-oder", input=an_order())
+    right = StartSaga(saga="place-order", input=an_order())
+    async with World(database_urls, nats.url, ack_wait=inlet.ack_wait) as world, courier(nats.url, inlet) as broker:
+
+        async def ask(command: StartSaga, name: str) -> None:
+            await send(broker.jetstream, StartSaga.subject(), asks(command, name))
+
+        async def are_deferred() -> bool:
+            found = await broker.jetstream.consumer_info(inlet.stream, inlet.durable)
+            return (found.num_ack_pending, found.num_pending) == (MANY, 0)
+
+        async def has_completed() -> bool:
+            return [saga.status for saga in await world.sagas()] == ["completed"]
+
+        for start in range(0, MANY, 100):
+            await asyncio.gather(*(ask(misspelt, f"shop-{number}") for number in range(start, start + 100)))
+        await world.start(*ROLES)
+        await eventually(are_deferred, "all are put back")
+        await ask(right, "shop-right")
+        await eventually(has_completed, "the saga that is loaded has completed")

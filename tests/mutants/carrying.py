@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, text, update
 from outbox.delivery import Delivery
 from outbox.envelope import Envelope, Packet, Unreadable, pack
 from outbox.intake import AT_ONCE, SLACK, Intake
-from outbox.pump import Pump, Received
+from outbox.pump import Again, Pump, Received
 from outbox.relay import SWEEP_ROWS, Relay
 from outbox.topology import Topology
 from outbox.unit_of_work import Outbox, UnitOfWork
@@ -26,29 +26,29 @@ async def _acknowledge_first(pump: Any, deliveries: Sequence[Delivery]) -> None:
     await RIGHT_COMMIT(pump, deliveries)
 
 
-async def _a_failed_batch_is_done(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+async def _a_failed_batch_is_done(pump: Any, deliveries: Sequence[Delivery]) -> Again:
     try:
         async with pump._outbox.unit_of_work() as unit:
             await pump._processor.process(unit, _sorted(deliveries))
     except Exception:
-        return set()
-    return set()
+        return {}
+    return {}
 
 
-async def _an_outage_is_an_answer(pump: Any, deliveries: Sequence[Delivery], error: Exception) -> set[int]:
-    return set()
+async def _an_outage_is_an_answer(pump: Any, deliveries: Sequence[Delivery], error: Exception) -> Again:
+    return {}
 
 
-async def _half_a_batch(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+async def _half_a_batch(pump: Any, deliveries: Sequence[Delivery]) -> Again:
     return await RIGHT_COMMIT(pump, deliveries[:1])
 
 
-async def _bury_what_comes_often(pump: Any, deliveries: Sequence[Delivery]) -> set[int]:
+async def _bury_what_comes_often(pump: Any, deliveries: Sequence[Delivery]) -> Again:
     """As if how often a message was delivered said anything about it."""
     async with pump._outbox.unit_of_work() as unit:
         for event in _sorted(deliveries):
             unit.bury(event.dead_letter("it comes again and again"))
-    return set()
+    return {}
 
 
 def _sorted(deliveries: Sequence[Delivery]) -> list[Received]:
