@@ -134,6 +134,9 @@ class Listeners:
     database: str | None = None
     """Why its database could not be asked, as a clause."""
 
+    is_ours: bool = True
+    """Whether `saga run` runs it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:

@@ -31,7 +31,7 @@ from outbox.dead_letters import Buried, buried_from
 from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, SchemaMissing
 from outbox.suspects import GIVE_UP_AFTER
 from outbox.tables import MessagingTables
-from outbox.topology import ACK_WAIT, Inlet
+from outbox.topology import ACK_WAIT, Inlet, command_inlet
 
 PATIENCE: Final = 5.0
 """Seconds that one database, or the broker, is given to answer."""
@@ -224,7 +224,7 @@ class Witness:
 
         A timer waits for NATS as well: none is fired while no command can leave (docs/adr/0027).
         """
-        names = sorted({*roles} & self._inlets.keys())
+        names = sorted(roles)
         return [*names, REPLIES] if names or is_due else []
 
     async def _services(self, names: Sequence[str], now: datetime) -> dict[str, Listeners] | str:
@@ -241,10 +241,15 @@ class Witness:
             return error.what
         except (NatsError, TimeoutError, OSError) as error:
             return f"NATS does not answer ({str(error) or type(error).__name__})"
-        return {name: _listeners(name, [look[name] for look in looks], now) for name in names}
+        seen = {name: _listeners(name, [look[name] for look in looks], now) for name in names}
+        return {name: replace(one, is_ours=name in self._inlets) for name, one in seen.items()}
+
+    def _inlet_of(self, name: str) -> Inlet:
+        """Also of a participant that somebody else runs."""
+        return self._inlets.get(name) or command_inlet(name)
 
     async def _look(self, names: Sequence[str]) -> dict[str, ConsumerInfo | None]:
-        return {name: await _consumer(self._broker.jetstream, self._inlets[name]) for name in names}
+        return {name: await _consumer(self._broker.jetstream, self._inlet_of(name)) for name in names}
 
 
 async def _look_into(door: Door, commands: Sequence[str]) -> Found:

@@ -144,7 +144,8 @@ def _of_trouble(
             count = f", where {counted(messages, 'message')} must wait" if messages else ""
             seen = "" if service.database is None else f", and as seen from here {_clause(service.database)}"
             told = f"Nobody listens for the {what} to {service.role}{count}{seen}: {_step(step)} goes on"
-            return f"{told} when {service.role} runs and reaches its database.", ("run", service.role)
+            told = f"{told} when {service.role} runs, and its database lets it work (its log and /readyz tell)."
+            return told, ("run", service.role) if service.is_ours else ("log", facts.saga_id, "--follow")
         case causes.NotPublished(role=role, since=since):
             what = "command" if role == "orchestrator" else "answer"
             told = f"The {what} of {_step(step)} is in the outbox of {role}{_at(since)} and was not published"

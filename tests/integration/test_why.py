@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from nats.errors import TimeoutError as NatsTimeout
 
+from examples.transfer.saga import transfer_money
 from orchestrator.cli.why import advisor
 from orchestrator.composition import PARTICIPANTS, inlet_of, messaging_of
 from orchestrator.definition import Policy, Saga, delay, wait_for
@@ -185,6 +186,17 @@ async def test_nobody_listens_for_the_answers(stage: Staging) -> None:
     [saga_id] = await scene.world.place(an_order())
     found = await scene.until(saga_id, "nobody-listens")
     assert (found.command, "for the answers to orchestrator" in found.sentence) == (("run", "orchestrator"), True)
+
+
+@SQLITE_IS_ENOUGH
+async def test_nobody_listens_at_a_participant_that_somebody_else_is_to_run(stage: Staging) -> None:
+    scene = await stage("orchestrator", definitions=Definitions([transfer_money]))
+    saga_id = await scene.world.desk().begin("transfer-money", payer="ada", payee="bob", amount="5.00")
+    found = await scene.until(saga_id, "nobody-listens")
+    assert (
+        "Nobody listens for the commands to payer-bank: step hold-money goes on when payer-bank runs" in found.sentence
+    )
+    assert found.command == ("log", saga_id, "--follow")
 
 
 async def test_a_backlog(stage: Staging) -> None:

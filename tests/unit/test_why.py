@@ -198,7 +198,7 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         at_service("inventory", listeners=0, waiting=412, is_at_work=True),
         "nobody-listens",
         "Nobody listens for the commands to inventory, where 412 messages must wait: step reserve-stock goes on when "
-        "inventory runs and reaches its database.",
+        "inventory runs, and its database lets it work (its log and /readyz tell).",
         "run inventory",
     ),
     "nobody listens, perhaps for want of a database": (
@@ -206,6 +206,12 @@ FACTS: Final[dict[str, tuple[Facts, str, str, str]]] = {
         "nobody-listens",
         "where 2 messages must wait, and as seen from here the database X is out of reach: step reserve-stock goes on",
         "run inventory",
+    ),
+    "nobody listens, and it is none of ours": (
+        at_service("inventory", waiting=None, is_ours=False),
+        "nobody-listens",
+        "Nobody listens for the commands to inventory: step",
+        "log 01ABC --follow",
     ),
     "there is no consumer": (
         at_service("inventory", waiting=None),
