@@ -1,11 +1,12 @@
 """What follows from a record. A figure that cannot be told is None, never 0."""
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from chaos.record import Fault, Record
+from chaos.record import Fault, Record, Sample
 
 
 def lasted(fault: Fault) -> float:
@@ -117,6 +118,19 @@ def total(sagas: dict[str, int]) -> int:
 def not_ended(record: Record) -> dict[str, int]:
     """Sagas by status that neither completed nor were compensated."""
     return {status: count for status, count in record.sagas.items() if count and status not in ENDED}
+
+
+def idle(record: Record) -> int:
+    """Faults that struck when no saga was in flight, and none came before the next look: they tried nothing."""
+    times = [sample.at for sample in record.samples]
+    return sum(_is_idle(record.samples[bisect_right(times, fault.at) - 1 :][:2], fault) for fault in record.faults)
+
+
+def _is_idle(around: Sequence[Sample], fault: Fault) -> bool:
+    before, after = around[0] if around else None, around[-1] if around else None
+    if before is None or after is None or before.at > fault.at:
+        return False
+    return not before.in_flight and after.started == before.started
 
 
 def last_moment(record: Record) -> float:

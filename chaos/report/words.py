@@ -72,6 +72,8 @@ def doubts(record: Record) -> Iterator[str]:
     """What a reader should know besides the verdict, before believing it."""
     if left := figures.not_ended(record):
         yield f"Not every saga has ended: {statuses(left)}."
+    if (idle := figures.idle(record)) > len(record.faults) / 2:
+        yield f"{idle:,} of {counted(len(record.faults), 'fault')} struck when no saga was in flight: more orders help."
     for one in record.invariants:
         if not one.checked and figures.checked(record):
             yield f"The invariant {printable(one.name)} was held against nothing."

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from rich.console import Console
 
-from chaos.record import Fault, Invariant, Record, Violation
+from chaos.record import Fault, Invariant, Record, Sample, Violation
 from chaos.report import figures, terminal, words
 from chaos.report.data import NoRecord, load, to_json
 from orchestrator.cli.main import main
@@ -89,6 +89,17 @@ def test_a_violation_of_what_is_not_listed_is_told_as_well() -> None:
 )
 def test_times_of_a_run_read_like_a_clock(seconds: float, said: str) -> None:
     assert words.clock(seconds) == said
+
+
+def test_faults_that_struck_when_nothing_was_in_flight_have_tried_little() -> None:
+    looks = [(0, 0, 0), (1, 10, 0), (2, 10, 10), (3, 10, 10), (4, 10, 10), (5, 12, 10)]  # at, started, completed
+    samples = [Sample(at=at, started=began, completed=ended, compensated=0, stuck=0) for at, began, ended in looks]
+    idle, at_work, before_more = fault(2.5, 3.0, None), fault(1.5, 2.0, None), fault(4.5, 5.0, None)
+    run = chaos_run(samples=samples)
+    counts = [figures.idle(run.model_copy(update={"faults": (one,)})) for one in (idle, at_work, before_more)]
+    assert counts == [1, 0, 0]
+    mostly = run.model_copy(update={"faults": (idle, idle, at_work)})
+    assert "2 of 3 faults struck when no saga was in flight: more orders help." in list(words.doubts(mostly))
 
 
 def test_a_passed_run_may_leave_doubts() -> None:
