@@ -211,18 +211,20 @@ def test_a_mistake_is_answered_with_a_sentence(shared: Saga, command: str, code:
 
 
 @pytest.mark.parametrize(
-    ("command", "settings"),
+    ("command", "settings", "code"),
     [
-        ("ls", {}),
-        ("start place-order -i -", {}),
-        ("start place-order -i -", NOBODY),
-        ("verify", {"SAGA_ORCHESTRATOR_DATABASE_URL": "mysql://somebody:hunter2@127.0.0.1/orders"}),
-        ("ls", {"SAGA_ORCHESTRATOR_DATABASE_URL": "postgresql://somebody:hunter2@h:99x/x"}),
+        ("ls", {}, 7),
+        ("start place-order -i -", {}, 7),
+        ("start place-order -i -", NOBODY, 7),
+        ("verify", {"SAGA_ORCHESTRATOR_DATABASE_URL": "mysql://somebody:hunter2@127.0.0.1/orders"}, 2),
+        ("ls", {"SAGA_ORCHESTRATOR_DATABASE_URL": "postgresql://somebody:hunter2@h:99x/x"}, 2),
     ],
 )
-def test_a_database_out_of_reach_exits_7(own: Saga, command: str, settings: dict[str, str]) -> None:
+def test_a_database_out_of_reach_exits_7_and_one_that_cannot_be_meant_2(
+    own: Saga, command: str, settings: dict[str, str], code: int
+) -> None:
     result = own(*command.split(), input=as_lines(an_order()), **settings)
-    assert (result.code, result.out) == (7, "")
+    assert (result.code, result.out) == (code, "")
     assert "database" in result.err
     assert "hunter2" not in result.err
     assert not own.data_dir.exists()  # a look leaves nothing behind
