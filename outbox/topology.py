@@ -4,6 +4,7 @@ We own them because a courier's furniture must not decide what is delivered: an 
 its old settings in nats-py, and a stream that somebody deleted is created again (promise 2).
 """
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
 from outbox.errors import BrokerOutOfReach
@@ -40,6 +41,9 @@ KEPT_FOR: Final = timedelta(days=3)
 
 ACK_WAIT: Final = timedelta(seconds=30)
 """After this long without an acknowledgement the broker delivers a message again."""
+
+AGREED: Final = 1.0
+"""Seconds after which a cluster knows what its streams hold, also when their leader has changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class Topology:
     def __init__(self, *inlets: Inlet, replicas: int = 1) -> None:
         self._inlets = inlets
         self._replicas = replicas
+        self._last: dict[str, int] = {}
+        """Stream -> the number of its last message, when we looked."""
 
     async def ensure(self, stream: JetStreamContext) -> list[str]:
         """Create what is missing and correct what has drifted. Returns what was done, in words."""
@@ -133,10 +139,11 @@ class Topology:
             num_replicas=self._replicas,
         )
         try:
-            found = (await stream.stream_info(name)).config
+            info = await stream.stream_info(name)
         except NotFoundError:
             await stream.add_stream(wanted)
             return [f"created stream {name}"]
+        found, self._last[name] = info.config, info.state.last_seq
         drifted = [field for field in DRIFTING if getattr(found, field) != getattr(wanted, field)]
         if (found.num_replicas or 1) > self._replicas:  # whoever knows less of the cluster takes no copy away
             drifted.remove("num_replicas")
@@ -148,16 +155,40 @@ class Topology:
     async def _ensure_consumer(self, stream: JetStreamContext, inlet: Inlet) -> list[str]:
         wanted = inlet.config()
         try:
-            found = (await stream.consumer_info(inlet.stream, inlet.durable)).config
+            info = await stream.consumer_info(inlet.stream, inlet.durable)
         except NotFoundError:
             await stream.add_consumer(inlet.stream, wanted)
             return [f"created consumer {inlet.durable} of {inlet.stream}"]
+        if await self._is_ahead(stream, inlet, info):
+            await stream.delete_consumer(inlet.stream, inlet.durable)
+            await stream.add_consumer(inlet.stream, wanted)
+            return [f"made consumer {inlet.durable} of {inlet.stream} anew, which was ahead of its stream"]
+        found = info.config
         fields = ("filter_subject", "ack_wait", "max_deliver", "max_ack_pending")
         drifted = [field for field in fields if getattr(found, field) != getattr(wanted, field)]
         if not drifted:
             return []
         await stream.add_consumer(inlet.stream, wanted)
         return [f"corrected {', '.join(drifted)} of consumer {inlet.durable}"]
+
+    async def _is_ahead(self, stream: JetStreamContext, inlet: Inlet, info: ConsumerInfo) -> bool:
+        """Whether it waits for what comes after a message that its stream has never had: it would pass over all others.
+
+        A server whose files were deleted, or put back, has been seen to give a new stream the consumer of an old one.
+        """
+        reached = _reached(info)
+        if reached <= self._last.get(inlet.stream, 0):
+            return False
+        for pause in (0.0, AGREED):  # what came since we looked; and a cluster may be about to agree
+            await asyncio.sleep(pause)
+            if reached <= (await stream.stream_info(inlet.stream)).state.last_seq:
+                return False
+        return _reached(await stream.consumer_info(inlet.stream, inlet.durable)) == reached
+
+
+def _reached(info: ConsumerInfo) -> int:
+    """The number, in its stream, of the last message that a consumer has given out."""
+    return info.delivered.stream_seq if info.delivered is not None else 0
 
 
 async def is_fetching(stream: JetStreamContext, inlet: Inlet, replicas: int = 1) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -257,6 +258,40 @@ async def test_a_stream_that_is_there_and_takes_nothing_is_made_anew(
 async def _publish_and_ensure(publish: Callable[[], Awaitable[bool]], courier: NatsCourier) -> bool:
     await courier.ensure([INLET])
     return await publish()
+
+
+async def test_a_consumer_that_is_ahead_of_its_stream_is_made_anew(nats: EmbeddedNats, tmp_path: Path) -> None:
+    """Found by chaos: a stream was made anew, and its consumer began where that of the old stream had been.
+
+    So it waited for a message after the ten-thousandth, and passed over the first two thousand: nobody had done
+    anything wrong, nothing was missing, and no command came any more.
+    """
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    await courier.ensure([INLET])
+    await courier.publish([Packet(f"old-{number}", "saga.cmd.inventory.x", "[]") for number in range(10)])
+    for message in await (await courier.jetstream.pull_subscribe_bind(INLET.durable, COMMANDS)).fetch(10):
+        await message.ack_sync()
+    await courier.close()
+    nats.stop()  # which writes down where the consumer is
+    left = nats.store / "$G" / "streams" / COMMANDS / "obs" / INLET.durable / "o.dat"
+    kept = shutil.copyfile(left, tmp_path / "o.dat")
+    nats.start()
+    await courier.connect()
+    await courier.jetstream.delete_stream(COMMANDS)
+    await Topology().ensure(courier.jetstream)
+    left.parent.mkdir(parents=True)
+    shutil.copyfile(kept, left)
+    await Topology(INLET).ensure(courier.jetstream)
+    await courier.publish([Packet("new", "saga.cmd.inventory.x", "[]")])
+    consumer = await courier.jetstream.consumer_info(COMMANDS, INLET.durable)
+    assert (consumer.delivered and consumer.delivered.stream_seq, consumer.num_pending) == (10, 0)
+
+    done = await courier.ensure([INLET])
+    assert done == [f"made consumer {INLET.durable} of {COMMANDS} anew, which was ahead of its stream"]
+    assert (await courier.jetstream.consumer_info(COMMANDS, INLET.durable)).num_pending == 1
+    assert await courier.ensure([INLET]) == []
+    await courier.close()
 
 
 async def test_a_stream_that_another_has_made_anew_is_left_alone(nats: EmbeddedNats) -> None:
