@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js.api import ConsumerConfig, SequenceInfo, StreamConfig, StreamState
 
 from outbox.envelope import Packet
 from outbox.pull import Listener
@@ -55,6 +55,9 @@ class Consumer:
         self.requests: list[Request] = []
         """Who has asked, and was not sent everything yet."""
 
+        self.delivered: SequenceInfo | None = None
+        """Nobody is told how far it is: here no consumer is ever ahead of its stream."""
+
 
 class Stream:
     """A stream: what it keeps, which ids it knows, who consumes it."""
@@ -66,6 +69,11 @@ class Stream:
         self.number = 0
         self.consumers: dict[str, Consumer] = {}
         self.prefix = (config.subjects or [""])[0].removesuffix(">")
+
+    @property
+    def state(self) -> StreamState:
+        """How much it holds, and the number of its last message."""
+        return StreamState(len(self.kept), 0, min(self.kept, default=0), self.number, len(self.consumers))
 
     def copy(self) -> "Stream":
         """As it stands now."""
