@@ -101,7 +101,7 @@ class NatsCourier(Broker):
         What it holds is asked for again, as after any loss of the broker's; while it takes nothing nothing goes on.
         """
         state = await Topology.state_of(self.jetstream, stream)
-        if state != self._seen.get(stream):  # the first look; or it takes messages; or somebody has made it anew
+        if state is None or state != self._seen.get(stream):  # none; the first look; it takes messages; or is made anew
             self.silent[stream] = 1
             self._seen[stream] = state
         elif publications >= SILENT_PUBLICATIONS[stream]:

@@ -5,6 +5,7 @@ its old settings in nats-py, and a stream that somebody deleted is created again
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
@@ -160,7 +161,8 @@ class Topology:
             await stream.add_consumer(inlet.stream, wanted)
             return [f"created consumer {inlet.durable} of {inlet.stream}"]
         if await self._is_ahead(stream, inlet, info):
-            await stream.delete_consumer(inlet.stream, inlet.durable)
+            with suppress(NotFoundError):  # another replica has seen it as well
+                await stream.delete_consumer(inlet.stream, inlet.durable)
             await stream.add_consumer(inlet.stream, wanted)
             return [f"made consumer {inlet.durable} of {inlet.stream} anew, which was ahead of its stream"]
         found = info.config

@@ -294,6 +294,17 @@ async def test_a_consumer_that_is_ahead_of_its_stream_is_made_anew(nats: Embedde
     await courier.close()
 
 
+async def test_a_stream_that_is_gone_is_made_and_not_suspected(nats: EmbeddedNats) -> None:
+    """Silence that was counted before somebody deleted it says nothing of the one that is made now."""
+    courier = NatsCourier(nats.url, "order")
+    await courier.connect()
+    courier.silent[COMMANDS] = 40
+    with capture_logs() as logs:
+        assert f"created stream {COMMANDS}" in await courier.ensure([INLET])
+    assert [line for line in logs if line["log_level"] == "error"] == []
+    await courier.close()
+
+
 async def test_a_stream_that_another_has_made_anew_is_left_alone(nats: EmbeddedNats) -> None:
     courier = NatsCourier(nats.url, "order")
     await courier.connect()
