@@ -43,7 +43,7 @@ class _Curve:
     def __init__(self, samples: Sequence[Sample]) -> None:
         self.times = [sample.at for sample in samples]
         self._ended = [sample.completed + sample.compensated for sample in samples]
-        self.first, self.last = self.times[0], self.times[-1]
+        self.first = self.times[0]
 
     def is_seen(self, start: float, end: float) -> bool:
         """Whether somebody looked all the while."""

@@ -12,6 +12,7 @@ import asyncpg
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from outbox.errors import DatabaseBusy, DatabaseOutOfReach, SchemaMissing
+from outbox.reasons import first_line
 
 BUSY: Final = (
     asyncpg.exceptions.LockNotAvailableError,
@@ -27,6 +28,7 @@ class _NotOursError(Exception):
 
 @contextmanager
 def not_ours() -> Iterator[None]:
+    """What the block raises by itself is not the database's."""
     try:
         yield
     except (OSError, TimeoutError) as error:
@@ -68,15 +70,12 @@ def _sentence(url: str, error: BaseException) -> Exception | None:
             f"the database {url} is out of reach (it takes no writes: it is read-only)",
             "see whether it is a standby, its disk is full, or its file may not be written",
         )
-    if isinstance(_cause(error), sqlite3.Error) and _is_out_of_reach(error):
-        return DatabaseOutOfReach(
-            f"the database {url} is out of reach ({_first_line(error)})",
-            "see whether its file may be read and written, and who else has it open",
-        )
     if _is_out_of_reach(error):
         return DatabaseOutOfReach(
             f"the database {url} is out of reach ({_first_line(error)})",
-            "check that it is running and that the URL is right (`saga config show`)",
+            "see whether its file may be read and written, and who else has it open"
+            if isinstance(_cause(error), sqlite3.Error)
+            else "check that it is running and that the URL is right (`saga config show`)",
         )
     return None
 
@@ -90,6 +89,7 @@ def _is_schema_missing(error: BaseException) -> bool:
 
 
 def is_read_only(error: BaseException) -> bool:
+    """Whether a write was refused because this connection may only read."""
     cause = _cause(error)
     is_sqlite = isinstance(cause, sqlite3.OperationalError) and "readonly database" in str(cause)
     return is_sqlite or isinstance(cause, asyncpg.exceptions.ReadOnlySQLTransactionError)
@@ -114,7 +114,7 @@ def _is_out_of_reach(error: BaseException) -> bool:
 
 def _first_line(error: BaseException) -> str:
     cause = _cause(error)
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+    return first_line(str(cause)) or type(cause).__name__
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -122,14 +122,14 @@ def not_ended(record: Record) -> dict[str, int]:
 
 def idle(record: Record) -> int:
     """Faults that struck when no saga was in flight, and none came before the next look: they tried nothing."""
-    times = [sample.at for sample in record.samples]
-    return sum(_is_idle(record.samples[bisect_right(times, fault.at) - 1 :][:2], fault) for fault in record.faults)
+    return sum(_is_idle(record.samples, fault.at) for fault in record.faults)
 
 
-def _is_idle(around: Sequence[Sample], fault: Fault) -> bool:
-    before, after = around[0] if around else None, around[-1] if around else None
-    if before is None or after is None or before.at > fault.at:
+def _is_idle(samples: Sequence[Sample], at: float) -> bool:
+    place = bisect_right(samples, at, key=lambda sample: sample.at)
+    if place == 0:
         return False
+    before, after = samples[place - 1], samples[min(place, len(samples) - 1)]
     return not before.in_flight and after.started == before.started
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -136,7 +137,7 @@ class PlainTable:
             name = self.columns[place]
             justify: Literal["left", "right"] = "right" if name in self.right else "left"
             on_one_line = has_room and name not in self.wrapped
-            least = self._width(place) if on_one_line else None
+            least = self._widths[place] if on_one_line else None
             built.add_column(name, justify=justify, overflow="fold", no_wrap=on_one_line, min_width=least)
         for row in self.rows:
             built.add_row(*(row[place] for place in shown))
@@ -153,10 +154,15 @@ class PlainTable:
         return sum(self._least(place) for place in shown) + GAP * (len(shown) - 1)
 
     def _least(self, place: int) -> int:
-        return min(self._width(place), LEAST_PROSE) if self.columns[place] in self.wrapped else self._width(place)
+        width = self._widths[place]
+        return min(width, LEAST_PROSE) if self.columns[place] in self.wrapped else width
 
-    def _width(self, place: int) -> int:
-        return max(cell_len(self.columns[place]), *(row[place].cell_len for row in self.rows), 0)
+    @cached_property
+    def _widths(self) -> list[int]:
+        widths = [cell_len(name) for name in self.columns]
+        for row in self.rows:
+            widths = [max(width, cell.cell_len) for width, cell in zip(widths, row, strict=True)]
+        return widths
 
 
 def progress(description: str, total: float | None) -> tuple[Progress, Any]:

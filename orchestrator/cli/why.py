@@ -16,6 +16,7 @@ from orchestrator.definition import Saga as Definition
 from orchestrator.model import Saga
 from orchestrator.settings import Settings, names_nats
 from orchestrator.why import Advisor, diagnose
+from orchestrator.why.facts import SETTINGS
 
 
 def register(app: typer.Typer) -> None:
@@ -57,4 +58,4 @@ def _signal(definition: Definition[Any], saga: Saga, step: str) -> tuple[str, ..
 
 def advisor() -> Advisor:
     """What there is to be ordered here: NATS comes back with `saga dev` when nobody has named another."""
-    return Advisor(_order, _signal, broker=("config", "show") if names_nats() else ("dev",))
+    return Advisor(_order, _signal, broker=SETTINGS if names_nats() else ("dev",))

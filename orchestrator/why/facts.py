@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from orchestrator.definition import Action
+
+SETTINGS: Final = ("config", "show")
+"""The arguments of `saga` that show where everything is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,4 +163,4 @@ class Facts:
     steps: tuple[OpenStep, ...] = ()
     services: Mapping[str, Listeners] = field(default_factory=dict)
     broker: str | None = None
-    broker_command: tuple[str, ...] = ("config", "show")
+    broker_command: tuple[str, ...] = SETTINGS

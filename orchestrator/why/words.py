@@ -6,14 +6,13 @@ from typing import Final, assert_never
 
 from orchestrator.why import causes
 from orchestrator.why.causes import Cause, cause_of
-from orchestrator.why.facts import Facts, Failing, Letter, OpenStep, Queue
+from orchestrator.why.facts import SETTINGS, Facts, Failing, Letter, OpenStep, Queue
 from outbox.contracts import kebab_case
 from outbox.moments import moment, span
 from outbox.numbers import counted
 from outbox.reasons import first_line
 
 REASON: Final = ("--reason", "…")
-SETTINGS: Final = ("config", "show")
 
 
 @dataclass(frozen=True, slots=True)
