@@ -131,7 +131,8 @@ class Load:
         self._news.clear()
         while not self._news.is_set():
             try:
-                await asyncio.wait_for(self._news.wait(), QUIET)
+                async with asyncio.timeout(QUIET):
+                    await self._news.wait()
             except TimeoutError:
                 await self._ask()
             if perf_counter() > deadline:

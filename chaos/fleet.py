@@ -91,7 +91,8 @@ class Fleet:
         with suppress(ProcessLookupError):  # it has just died, and how is about to be told
             os.kill(pid, signal.SIGKILL)
         try:
-            code = await asyncio.wait_for(asyncio.shield(running.ended), DEATH_SECONDS)
+            async with asyncio.timeout(DEATH_SECONDS):
+                code = await asyncio.shield(running.ended)
         except TimeoutError:
             running.is_expected_to_end = False
             raise ChaosFailed(f"{name} was not dead {DEATH_SECONDS:g} s after SIGKILL") from None
@@ -108,7 +109,8 @@ class Fleet:
                     os.kill(running.command.pid, signal.SIGTERM)
         for name, running in self.running.items():
             try:
-                await asyncio.wait_for(asyncio.shield(running.ended), STOP_SECONDS)
+                async with asyncio.timeout(STOP_SECONDS):
+                    await asyncio.shield(running.ended)
             except TimeoutError:
                 self.surprises.append(f"{name} had not left {STOP_SECONDS:g} s after SIGTERM, and was killed")
                 with suppress(ProcessLookupError):

@@ -66,8 +66,8 @@ class Broker:
         if not self.url.startswith(("ws://", "wss://")):
             client._transport = Line()
         try:
-            await asyncio.wait_for(
-                client.connect(
+            async with asyncio.timeout(patience):
+                await client.connect(
                     servers_of(self.url),
                     name=self._name,
                     allow_reconnect=True,
@@ -80,9 +80,7 @@ class Broker:
                     error_cb=self._heed,
                     disconnected_cb=self._lost,
                     reconnected_cb=self._back,
-                ),
-                patience,
-            )
+                )
         except (NatsError, OSError, TimeoutError, ValueError) as error:
             await abandon(client)
             reason = self._complaint or str(error) or "no answer"
@@ -211,7 +209,8 @@ def without_user(url: str) -> str:
 async def abandon(client: Client) -> None:
     """Close a connection, whatever state it is in."""
     try:
-        await asyncio.wait_for(client.close(), 2.0)
+        async with asyncio.timeout(2.0):
+            await client.close()
     except asyncio.CancelledError:  # also of a task of nats-py's that it has ended, and waits for
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise

@@ -44,7 +44,8 @@ async def readiness(role: str, outbox: Outbox, outages: Outages, *, has_started:
     ]
     unpublished, overdue = None, None
     try:
-        unpublished, overdue = await asyncio.wait_for(_backlog(outbox), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            unpublished, overdue = await _backlog(outbox)
     except (OutOfReach, SchemaMissing, TimeoutError) as error:
         if outages.current.keys().isdisjoint((Resource.DATABASE, Resource.TABLES)):
             problems.append(str(error) or f"the database does not answer within {PATIENCE:g} s")

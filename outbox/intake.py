@@ -126,7 +126,8 @@ class Intake:
         self._answered.clear()
         await self._subscription.ask(self._asked, self._missing, self._expires)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._answered.wait(), self._expires + SLACK)
+            async with asyncio.timeout(self._expires + SLACK):
+                await self._answered.wait()
         return self._pause
 
     def hear(self, message: Message) -> None:

@@ -139,7 +139,8 @@ class NatsPullSubscription:
             return
         drain: Callable[[], Awaitable[None]] = subscription.drain
         try:
-            await asyncio.wait_for(drain(), LEAVE)
+            async with asyncio.timeout(LEAVE):
+                await drain()
         except (NatsError, OSError, TimeoutError) as error:
             raise BrokerOutOfReach(f"the broker does not let us go ({error})") from error
         self._subscriber.subscription = None  # or FastStream would end it once more

@@ -43,7 +43,8 @@ class World:
             for victim in sorted(victims):
                 turn = self._turns.setdefault(victim, asyncio.Lock())
                 try:
-                    await asyncio.wait_for(turn.acquire(), PATIENCE)
+                    async with asyncio.timeout(PATIENCE):
+                        await turn.acquire()
                 except TimeoutError:
                     raise Missed(f"{victim} is being hit by another fault") from None
                 stack.callback(turn.release)

@@ -98,7 +98,8 @@ class RoleProcesses:
         """Wait for a process to die. Returns how it ended. Raises Failure when it lives on, and kills it."""
         process = self._running.pop(name)
         try:
-            return await asyncio.wait_for(process.wait(), patience)
+            async with asyncio.timeout(patience):
+                return await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -112,7 +113,8 @@ def role_of(name: str) -> str:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -211,7 +211,8 @@ class Witness:
 
     async def _found(self, door: Door, commands: Sequence[str]) -> Found:
         try:
-            return await asyncio.wait_for(_look_into(door, commands), PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                return await _look_into(door, commands)
         except DatabaseOutOfReach as error:
             return Found(problem=error.what)
         except SchemaMissing as error:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
 from sqlalchemy import func, select
 
 from benchmarks import load, orders
@@ -125,3 +127,22 @@ async def test_a_run_in_which_nothing_ends_any_more_has_failed(
     async with open_load(client, settings.nats_url, SAGA, lambda _: None) as loop:
         with pytest.raises(RunFailed, match=r"no saga has ended for 0\.3 s, and 5 are under way"):
             await loop.closed(some_inputs(5), 10)
+
+
+async def test_a_ctrl_c_that_comes_with_news_is_heard(world: World, client: Client) -> None:
+    """`asyncio.wait_for` of Python 3.11 would take the news, and lose the other: the run went on to its end."""
+    loop = Load(client, SAGA, lambda _: None)
+    running = asyncio.create_task(loop.closed(some_inputs(2), 2))
+
+    async def both_are_there() -> bool:
+        return await accepted(world) == 2
+
+    await eventually(both_are_there, "both sagas are under way")
+    await asyncio.sleep(0.1)  # it waits for news
+    [(one,), _] = await world.rows("orchestrator", select(sagas.c.id))
+    news = b'{"subject": "%s"}' % one.encode()
+    await loop.hear(Msg(NatsClient(), subject=f"saga.event.{SAGA}.completed", data=news))
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running}, timeout=5.0)
+    assert running.cancelled()

@@ -1,9 +1,12 @@
 """`make mutants`: plant every mistake, and print how the explorer or the simulation finds each.
 
-`python -m tests.mutants machine` plants those in the state machine alone, `… outside` those everywhere else.
+`python -m tests.mutants machine` plants those in the state machine alone, `… outside` those everywhere else; with
+`--keep` docs/simulation.md is told how the latter are found.
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +14,7 @@ from rich.table import Table
 from orchestrator.explorer import Explorer
 from simulation.runner import Player
 from simulation.schedule import Outcome
+from tests.mutants import page
 from tests.mutants.catalogue import MUTANTS, planted
 from tests.mutants.outside import BUGS, Bug, dug_in
 
@@ -19,8 +23,12 @@ MOST_SCHEDULES = 2_000
 
 def main(*parts: str) -> int:
     """Returns the number of survivors."""
-    hunts = {"machine": hunt_in_the_machine, "outside": hunt_outside}
-    return sum(hunts[part]() for part in parts or hunts)
+    hunts: dict[str, Callable[[], int]] = {
+        "machine": hunt_in_the_machine,
+        "outside": partial(hunt_outside, keeping="--keep" in parts),
+    }
+    chosen = [part for part in parts if part in hunts]
+    return sum(hunts[part]() for part in chosen or hunts)
 
 
 def hunt_in_the_machine() -> int:
@@ -39,8 +47,9 @@ def hunt_in_the_machine() -> int:
     return survivors
 
 
-def hunt_outside() -> int:
-    """Returns the number of survivors."""
+def hunt_outside(*, keeping: bool) -> int:
+    """Returns the number of survivors. If there are none, the page may keep what was found."""
+    finds: dict[str, page.Find] = {}
     table, player = _table("bug", "schedules", "promise that it breaks", "how to see it"), Player()
     survivors = 0
     for bug in BUGS:
@@ -49,9 +58,12 @@ def hunt_outside() -> int:
             survivors += 1
             table.add_row(bug.name, f"{MOST_SCHEDULES:,}", SURVIVES, "")
         else:
+            finds[bug.name] = page.Find(found.seed, found.violations[0].check)
             table.add_row(bug.name, f"{found.seed + 1:,}", found.violations[0].check, f"seed {found.seed}")
     _print(table)
     print(f"{len(BUGS)} bugs, {survivors} survive", file=sys.stderr)
+    if keeping and not survivors:
+        page.keep(finds)
     return survivors
 
 

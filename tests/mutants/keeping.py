@@ -148,10 +148,10 @@ RIGHT_START = OrchestratorCommands._start
 
 
 BUGS = (
-    Bug("no version check", ((Store, "write", _without_looking),), seed=121),
-    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),), seed=10),
-    Bug("a key is not looked up", ((Store, "find_by_key", _no_saga_has_a_key),), seed=2),
-    Bug("timers are looked for as of the first look", ((Store, "due_ids", _as_it_was_first_asked),), seed=6),
+    Bug("no version check", ((Store, "write", _without_looking),)),
+    Bug("two decisions of a batch, one log row", ((Store, "write", _only_the_last_of_a_batch),)),
+    Bug("a key is not looked up", ((Store, "find_by_key", _no_saga_has_a_key),)),
+    Bug("timers are looked for as of the first look", ((Store, "due_ids", _as_it_was_first_asked),)),
     Bug("no timer is stored on the way back", ((store, "_row", _no_timer_on_the_way_back),)),
     Bug(
         "re-asked under a new command id",
@@ -162,27 +162,23 @@ BUGS = (
     Bug(
         "a reply's direction is inferred from the state",
         tuple((m, "_step_of", _any_direction) for m in MODULES[1:2]),
-        seed=3,
     ),
     Bug("a timer is not fenced", ((Engine, "_time_out", _all_at_once), (Decider, "time_out", _fire_early)), plain=True),
-    Bug("timers rest after the outage is over", ((Outages, "ends", _never_over),), seed=6),
-    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),), seed=63),
-    Bug("whoever waits for a place waits behind itself", ((Window, "places_in", _behind_itself),), seed=19),
-    Bug("what there is no room for is turned away", ((Windows, "hold_back", _turn_away),), seed=30),
+    Bug("timers rest after the outage is over", ((Outages, "ends", _never_over),)),
+    Bug("the limit is not counted", ((Admission, "_in_flight", _count_without_limit),)),
+    Bug("whoever waits for a place waits behind itself", ((Window, "places_in", _behind_itself),)),
+    Bug("what there is no room for is turned away", ((Windows, "hold_back", _turn_away),)),
     Bug(
         "a child that was undone first leaves no tombstone",
         ((OrchestratorCommands, "_leave_tombstone", _no_tombstone),),
-        seed=2,
     ),
     Bug(
         "a child is said to be undone and is not",
         ((OrchestratorCommands, "_undo_known", _answer_before_it_is_undone),),
-        seed=1,
     ),
     Bug(
         "a child that is asked for again is not answered for",
         ((outgoing, "answer_again", _forget_whoever_asked),),
-        seed=81,
     ),
-    Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),), seed=1),
+    Bug("a child that is asked for again is begun again", ((OrchestratorCommands, "_start", _start_again),)),
 )

@@ -60,12 +60,11 @@ def planted(mutant: Mutant) -> Iterator[None]:
 class Bug:
     """A mistake outside of the machine: its name, and what it puts in the place of which attributes of what.
 
-    `seed` is a schedule that finds it, soon. A `plain` one is found by so many that a few dozen of any will do.
+    A `plain` one is found by so many schedules that a few dozen of any will do.
     """
 
     name: str
     patches: tuple[tuple[Any, str, Any], ...]
-    seed: int = 0
     plain: bool = False
 
 
