@@ -208,7 +208,7 @@ async def open_pruner(settings: Settings, *, batch: int) -> AsyncIterator[Pruner
 @asynccontextmanager
 async def open_letters(settings: Settings, roles: Sequence[str]) -> AsyncIterator[Letters]:
     """The dead letters of these roles. A database that is not there yet hides its own, and no others."""
-    letters = Letters({})
+    letters = Letters({}, partial(open_database, settings, "orchestrator"))
     async with AsyncExitStack() as stack:
         for role in roles:
             try:

@@ -1,11 +1,13 @@
 """The dead letters of all roles together. A database that is out of reach hides its own, and no others."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from orchestrator.settled import settled_by_hand
+from outbox.database import Database
 from outbox.dead_letters import LETTERS_AT_ONCE, Buried, DeadLetters, Order, Outcome, Wanted
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.reasons import in_common
@@ -32,9 +34,13 @@ class Group:
 
 @dataclass(slots=True)
 class Letters:
-    """A look at several roles. `hidden`: which could not be looked at, and why."""
+    """A look at several roles. `hidden`: which could not be looked at, and why.
+
+    `orchestrator` opens its database, which knows what a person has answered for. Raises DatabaseOutOfReach.
+    """
 
     boxes: dict[str, DeadLetters]
+    orchestrator: Callable[[], Database]
     hidden: dict[str, str] = field(default_factory=dict)
 
     async def find(self, wanted: Wanted, limit: int | None = None) -> list[Buried]:
@@ -80,7 +86,18 @@ class Letters:
         for box in self.boxes.values():
             numbers = await box.numbers(wanted)
             for start in range(0, len(numbers), LETTERS_AT_ONCE):
-                yield await box.carry_out(order, numbers[start : start + LETTERS_AT_ONCE])
+                some = numbers[start : start + LETTERS_AT_ONCE]
+                yield await box.carry_out(order, some, await self._refused(order, box, some))
+
+    async def _refused(self, order: Order, box: DeadLetters, numbers: Sequence[int]) -> dict[int, str]:
+        if order.act == "dropped" or order.force:
+            return {}
+        letters = await box.find(Wanted(numbers=numbers))
+        database = self.orchestrator()
+        try:
+            return await settled_by_hand(database, letters)
+        finally:
+            await database.close()
 
     async def _ask(self, look: Callable[[DeadLetters], Awaitable[T]]) -> dict[str, T]:
         answers: dict[str, T] = {}

@@ -309,16 +309,20 @@ def _note(view: StepView, line: LogLine) -> None:
         case Asked(attempt=attempt):
             view.attempts = attempt
             view.asked_at = view.asked_at or line.at
-        case Done() | DoneByHand():
+        case Done():
             view.answered_at = line.at
+        case DoneByHand(by=by, reason=reason):
+            view.answered_at, view.note = line.at, f"by hand, {by}: {reason}"
         case RefusedStep(reason=reason):
             view.answered_at = line.at
             view.note = view.note or reason
         case UndoAsked(attempt=attempt):
             view.undo_attempts = attempt
             view.undo_asked_at = view.undo_asked_at or line.at
-        case Undone() | UndoneByHand() | Dropped():
+        case Undone() | Dropped():
             view.undone_at = line.at
+        case UndoneByHand(by=by, reason=reason):
+            view.undone_at, view.note = line.at, f"by hand, {by}: {reason}"
         case UndoRefused(reason=reason):
             view.note = view.note or reason
         case _:

@@ -8,9 +8,10 @@ knows it again. What still cannot be handled is buried again, as a new letter.
 What a person did, and why, is written in the same transaction (`dead_letter_log`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -128,14 +129,19 @@ class DeadLetters:
         async with self._outbox.database.reading() as connection:
             return [(row.id, row.at, row.reason) for row in await connection.execute(query)]
 
-    async def carry_out(self, order: Order, numbers: Sequence[int]) -> list[Outcome]:
-        """Redrive or drop these, in one transaction. What others have done meanwhile is not among the outcomes."""
+    async def carry_out(
+        self, order: Order, numbers: Sequence[int], refused: Mapping[int, str] = MappingProxyType({})
+    ) -> list[Outcome]:
+        """Redrive or drop these, in one transaction. What others have done meanwhile is not among the outcomes.
+
+        `refused`: why not, of those that should be redriven by force only.
+        """
         locked = select(self._table).where(self._outbox.database.any_of(self._table.c.id, numbers))
         locked = locked.order_by(self._table.c.id).with_for_update()
         await self._outbox.clock.sync(self._outbox.database)
         async with self._outbox.unit_of_work() as unit:
             letters = [buried_from(self.role, row) for row in await unit.connection.execute(locked)]
-            outcomes = [Outcome(letter, order.act, _why_not(order, letter)) for letter in letters]
+            outcomes = [Outcome(letter, order.act, _why_not(order, letter, refused)) for letter in letters]
             if not order.dry_run:
                 await self._write(unit, order, [one.letter for one in outcomes if one.why_not is None])
         return outcomes
@@ -170,10 +176,10 @@ def buried_from(role: str, row: Row[Any]) -> Buried:
     return Buried(role, row.id, row.at, row.subject, row.message_id, row.reason, row.deliveries, row.body)
 
 
-def _why_not(order: Order, letter: Buried) -> str | None:
+def _why_not(order: Order, letter: Buried, refused: Mapping[int, str]) -> str | None:
     if order.act == "dropped":
         return None
-    return letter.impossible or (None if order.force else letter.useless)
+    return letter.impossible or (None if order.force else letter.useless or refused.get(letter.number))
 
 
 def _row(unit: UnitOfWork, letter: Buried) -> dict[str, Any]:

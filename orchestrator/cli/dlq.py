@@ -229,7 +229,7 @@ def _pretty(body: str) -> str:
 def redrive(
     choice: Choice,
     reason: Reason,
-    force: Annotated[bool, typer.Option("--force", help="Also what cannot be read.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also what is better not sent.")] = False,
     by: By = None,
     dry_run: DryRun = False,
     data_dir: DataDir = None,
@@ -238,8 +238,8 @@ def redrive(
     """Send dead letters once more, to the role that has buried them, when the cause is gone.
 
     They go out of that role's outbox as soon as it runs. What was applied
-    before is not applied again, and what still cannot be handled is buried
-    again.
+    before is not applied again, what still cannot be handled is buried
+    again, and what was resolved or skipped by hand is not sent.
     """
     order = Order("redriven", person(by), reason_of(reason), force, dry_run)
     return asyncio.run(_carry_out(settings_of(data_dir), choice, order, json))

@@ -9,9 +9,10 @@ import json
 import os
 import pty
 import shlex
+import sqlite3
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -94,6 +95,12 @@ def _run(arguments: Sequence[str]) -> tuple[int, str]:
         if code is None:
             raise
         return code, f"saga: {error}"
+
+
+def execute(here: Here, role: str, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """One statement on a role's database."""
+    with closing(sqlite3.connect(here.folder / f"{role}.db")) as connection, connection:
+        return connection.execute(statement, values).fetchall()
 
 
 @asynccontextmanager
@@ -381,10 +388,28 @@ def test_a_pivot_that_did_not_happen_lets_the_saga_turn_back(here: Here) -> None
 def test_what_is_stuck_is_resolved_by_hand(here: Here) -> None:
     back, pivot = tell(here.folder, (stuck_on_the_way_back, "back"), (stuck_at_the_pivot, "pivot"))
     undone = here("resolve", "back", "--as", "undone", "--reason", "removed by hand", "--json").json()
-    done = here("resolve", "pivot", "capture-payment", "--reason", "seen in the ledger", "--json").json()
+    done = here("resolve", "pivot", "capture-payment", "--reason", "seen in the ledger", "--by", "ada", "--json").json()
     assert [(one["saga_id"], one["status"]) for one in (undone, done)] == [(back, "compensated"), (pivot, "running")]
     assert [one["kind"] for one in undone["entries"]] == ["undone-by-hand", "compensated"]
     assert [one["kind"] for one in done["entries"]] == ["done-by-hand", "asked"]
+    [note] = [step["note"] for step in here.get("pivot")["steps"] if step["name"] == "capture-payment"]
+    assert note == "by hand, ada: seen in the ledger"
+
+
+def test_what_was_resolved_by_hand_is_not_redriven(here: Here) -> None:
+    [saga_id] = tell(here.folder, (stuck_at_the_pivot, "k"))
+    [body] = execute(here, "orchestrator", "SELECT body FROM outbox WHERE body LIKE '%/capture-payment/do%' LIMIT 1")
+    here("resolve", "k", "--reason", "seen in the ledger")
+    assert here("db", "upgrade", "payment").code == 0
+    letter = ("saga.cmd.payment.capture-payment", "no handler", *body, 3, "2026-01-01", "d")
+    columns = "subject, reason, body, deliveries, at, digest"
+    execute(here, "payment", f"INSERT INTO dead_letters ({columns}) VALUES (?, ?, ?, ?, ?, ?)", letter)  # noqa: S608
+    refused = here("dlq", "redrive", "--role", "payment", "--reason", "release 7")
+    assert (refused.code, refused.out) == (4, "")
+    assert f"payment/1 is not redriven: a person has answered for capture-payment of saga {saga_id}" in refused.err
+    assert refused.err.endswith("; --force sends it all the same\n0 redriven, 1 not\n")
+    forced = here("dlq", "redrive", "payment/1", "--reason", "it was the other order", "--force")
+    assert (forced.code, forced.out) == (0, "payment/1\n")
 
 
 def test_a_saga_runs_again_as_a_new_one(here: Here) -> None:

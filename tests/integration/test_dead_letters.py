@@ -1,8 +1,9 @@
 """Dead letters: sent once more or dropped, in one transaction, and what was applied before is not applied again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -67,6 +68,8 @@ class Desk:
 
     database: Database
     journal: Journal
+    orchestrator: Callable[[], Database]
+    """Opens the orchestrator's, which knows what a person has answered for."""
 
     @property
     def letters(self) -> DeadLetters:
@@ -91,8 +94,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(database: Database) -> Desk:
-    return Desk(database, Journal())
+async def desk(database: Database, database_urls: DatabaseUrls) -> Desk:
+    return Desk(database, Journal(), partial(Database, await database_urls.migrated("orchestrator")))
 
 
 # --- one transaction ---------------------------------------------------------------------------------------------
@@ -240,7 +243,7 @@ async def test_what_still_cannot_be_handled_is_buried_again_and_can_be_redriven_
 async def test_letters_are_found_by_reason_saga_and_role_and_counted_by_what_they_have_in_common(desk: Desk) -> None:
     reasons = ["1 of tea wanted", "2 of tea wanted", "it is not JSON", "all of tea wanted"]
     await desk.bury(*(letter(f"{number}", id=f"s{number}/do", reason=one) for number, one in enumerate(reasons)))
-    letters = Letters({"inventory": desk.letters})
+    letters = Letters({"inventory": desk.letters}, desk.orchestrator)
     assert [one.reason for one in await letters.find(Wanted(because="it IS"))] == [reasons[2]]
     assert [one.message_id for one in await letters.find(Wanted(saga="s2"))] == ["s2/do"]
     groups = [(one.role, one.reason, one.letters) for one in await letters.groups(Wanted())]
@@ -265,7 +268,7 @@ async def test_what_is_found_is_what_has_the_reason_in_common(desk: Desk) -> Non
         "handling failed: KeyError('x')\n[SQL: SELECT 1]",
     ]
     await desk.bury(*(letter(f"{number}", id=f"s{number}/do", reason=one) for number, one in enumerate(reasons)))
-    letters = Letters({"inventory": desk.letters})
+    letters = Letters({"inventory": desk.letters}, desk.orchestrator)
     for reason in reasons:
         for because in (reason, in_common(reason), first_line(in_common(reason))):
             assert [one.reason for one in await letters.find(Wanted(because=because))] == [reason], because
@@ -274,7 +277,8 @@ async def test_what_is_found_is_what_has_the_reason_in_common(desk: Desk) -> Non
 async def test_a_database_out_of_reach_hides_its_own_letters_and_no_others(desk: Desk) -> None:
     await desk.bury(GOOD)
     nowhere = Database("postgresql://nobody@127.0.0.1:1/order")
-    letters = Letters({"order": DeadLetters("order", outbox_on(nowhere, "order")), "inventory": desk.letters})
+    boxes = {"order": DeadLetters("order", outbox_on(nowhere, "order")), "inventory": desk.letters}
+    letters = Letters(boxes, desk.orchestrator)
     assert [one.role for one in await letters.find(Wanted())] == ["inventory"]
     assert list(letters.hidden) == ["order"]
     with pytest.raises(DatabaseOutOfReach):
@@ -287,7 +291,7 @@ async def test_letters_that_two_redrive_at_once_are_sent_once(desk: Desk) -> Non
 
     async def redrive() -> int:
         order = Order("redriven", "grace", "tea is back")
-        letters = Letters({"inventory": desk.letters})
+        letters = Letters({"inventory": desk.letters}, desk.orchestrator)
         return sum([len(outcomes) async for outcomes in letters.carry_out(order, Wanted())])
 
     assert sum(await asyncio.gather(redrive(), redrive())) == 120
