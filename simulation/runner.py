@@ -90,14 +90,14 @@ def command_of(seed: int) -> str:
     return f"saga simulate --seed {seed} --schedules 1 --trace"
 
 
-def run(seed: int, schedules: int, jobs: int, advance: Callable[[int], None] = lambda _: None) -> Report:
-    """Play so many schedules."""
+def run(seed: int, schedules: int, jobs: int, watch: Callable[[Report], None] = lambda _: None) -> Report:
+    """Play so many schedules. `watch` is shown the report as it grows."""
     report, begun = Report(seed), time.monotonic()
     for outcomes in _all_outcomes(seed, schedules, min(jobs, -(-schedules // CHUNK))):
         for outcome in outcomes:
             report.add(outcome)
         report.seconds = time.monotonic() - begun
-        advance(len(outcomes))
+        watch(report)
     report.violations.sort()
     return report
 

@@ -126,6 +126,9 @@ def _run(keep: bool, **options: Any) -> "Outcome":
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))  # clean up then, too
     try:
         return run(Options(**options), _stage, keep=keep)
+    except KeyboardInterrupt:
+        console.say("interrupted: a run that was not proved to its end shows nothing, and nothing of it is kept")
+        raise
     except BadOptions as error:
         raise Failure(str(error), Exit.USAGE) from error
     except ChaosFailed as error:

@@ -66,16 +66,22 @@ def _run(seed: int, schedules: int, jobs: int) -> "Report":
     bar, task = console.progress("simulating", schedules)
     if bar.disable:
         console.say(f"… simulating {counted(schedules, 'schedule')}, from seed {seed}")
-    done = 0
+    so_far: Report | None = None
 
-    def advance(more: int) -> None:
-        nonlocal done
-        done += more
-        bar.update(task, completed=done, count=f"{done:,} of {schedules:,}")
+    def watch(report: "Report") -> None:
+        nonlocal so_far
+        so_far = report
+        bar.update(task, completed=report.schedules, count=f"{report.schedules:,} of {schedules:,}")
 
     try:
         with bar:
-            return run(seed, schedules, jobs, advance)
+            return run(seed, schedules, jobs, watch)
+    except KeyboardInterrupt:
+        if so_far is not None:  # what was found is not lost
+            _judge(so_far, is_traced=False)
+        played = 0 if so_far is None else so_far.schedules
+        console.say(f"interrupted after {played:,} of {schedules:,} schedules")
+        raise
     except BrokenProcessPool as error:
         raise Failure(
             "a process that played schedules was killed; try again, with fewer --jobs if memory is short"

@@ -66,6 +66,15 @@ def test_a_run_that_is_killed_leaves_nothing_running_and_nothing_on_the_disk(sag
             time.sleep(0.05)
 
 
+def test_a_run_that_is_stopped_says_that_it_shows_nothing_and_leaves_nothing(saga: Saga) -> None:
+    with saga.background("chaos", "run", "pause-roles", "--seed", "1", "--duration", "600") as run:
+        run.until_says("… breaking it")
+        stopped = run.terminate()
+    assert (stopped.code, stopped.out) == (130, "")
+    assert stopped.err.endswith("a run that was not proved to its end shows nothing, and nothing of it is kept\n")
+    assert (left_in(saga), processes_of(saga.folder)) == ([], [])
+
+
 def test_what_there_is_to_try(saga: Saga) -> None:
     rows: list[dict[str, Any]] = saga("chaos", "ls", "--json").json()
     assert len(rows) > 12

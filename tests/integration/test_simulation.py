@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -17,7 +18,9 @@ import structlog
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.simulate import simulate
 from simulation.fate import STEADY, SUDDEN
-from simulation.runner import Player, command_of, run
+from simulation.runner import CHUNK, Player, command_of, run
+from simulation.schedule import Outcome
+from simulation.violation import Violation
 from tests.mutants.outside import BUGS, Bug, dug_in
 from tests.mutants.page import PAGE, Find, drawn, kept
 from tests.support.cli import REPOSITORY, Saga, processes_of
@@ -147,7 +150,7 @@ def test_a_run_that_is_stopped_takes_its_players_along(tmp_path: Path, number: s
                 process.send_signal(number)
         ended = run.wait()
     assert ended.code == Exit.INTERRUPTED, ended.err
-    assert "Traceback" not in ended.err
+    assert re.search(r"interrupted after [\d,]+ of 100,000 schedules\n$", ended.err)
     until_all_are_gone(tmp_path)
 
 
@@ -193,6 +196,27 @@ def test_a_violation_is_told_with_the_command_that_shows_it(capsys: pytest.Captu
     said = capsys.readouterr().err
     assert "violation: " in said
     assert command_of(seed) in said
+
+
+@pytest.mark.usefixtures("logging_as_before")
+def test_a_run_that_is_stopped_tells_what_it_has_found(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[int] = []
+
+    def play(player: Player, seed: int, *, tracing: bool = False) -> Outcome:
+        if len(played) == CHUNK:  # one report was made
+            raise KeyboardInterrupt
+        played.append(seed)
+        return Outcome(seed, violations=[Violation("log-replays-to-state", "saga 7: it does not")] if seed == 4 else [])
+
+    monkeypatch.setattr(Player, "play", play)
+    with pytest.raises(KeyboardInterrupt):
+        simulate(schedules=100, seed=0, jobs=1, trace=False, json=False)
+    said = capsys.readouterr().err
+    assert "violation: log-replays-to-state: saga 7: it does not\n" in said
+    assert command_of(4) in said
+    assert said.endswith(f"interrupted after {CHUNK} of 100 schedules\n")
 
 
 @pytest.mark.usefixtures("logging_as_before")
