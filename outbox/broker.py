@@ -9,15 +9,14 @@ from typing import Final
 
 import structlog
 from nats.aio.client import Client
-from nats.errors import BadSubjectError, MaxPayloadError
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.errors import BadRequestError
 
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
 from outbox.line import Line
 from outbox.outages import CONNECTION, Resource, outages
+from outbox.refusals import REFUSALS, Forbidden, Refusals
 from outbox.topology import stream_of
 
 log = structlog.get_logger()
@@ -30,18 +29,6 @@ UNANSWERED_PINGS: Final = 2
 """A server that has answered none of these many pings, so many seconds apart, is gone: a cut network says nothing."""
 
 
-MOST_REMEMBERED: Final = 1000
-"""Messages that are not told of twice."""
-
-
-class Forbidden(NatsError):
-    """NATS does not let this user publish on a subject."""
-
-
-REFUSALS: Final = (Forbidden, MaxPayloadError, BadSubjectError, BadRequestError)
-"""What is wrong with one message, or is not allowed to us. NATS is there, and the next message may be taken."""
-
-
 class Broker:
     """A connection that never gives up, and says once when it is lost and once when it is back."""
 
@@ -51,8 +38,7 @@ class Broker:
         self._name = name
         self._client: Client | None = None
         self._complaint = ""  # the last one of nats-py, which tries again and again
-        self._forbidden: set[str] = set()  # subjects, in lower case
-        self._refused: dict[str, None] = {}  # ids of messages that were told of, the oldest first
+        self._refusals = Refusals()
         self.silent: Counter[str] = Counter()
         """Stream -> how many publications in a row it has not answered, on a connection that stands."""
 
@@ -103,6 +89,11 @@ class Broker:
         """Whether there is a connection at this moment."""
         return self._client is not None and self._client.is_connected
 
+    @property
+    def problems(self) -> list[str]:
+        """What NATS does not take from us, though it is there, until a person has changed something."""
+        return self._refusals.problems
+
     async def publish(self, packets: Sequence[Packet]) -> list[Packet]:
         """Publish and wait for the broker to have stored them. Returns those that it has."""
         if not self.is_connected:
@@ -116,7 +107,7 @@ class Broker:
         unexpected = [error for error in failed if not isinstance(error, NatsError | OSError | TimeoutError)]
         if unexpected:
             raise unexpected[0]
-        self._tell_of_refusals(packets, answers)
+        self._refusals.note(packets, answers)
         away = [error for error in failed if not isinstance(error, REFUSALS)]
         if away and len(failed) == len(packets):
             raise BrokerOutOfReach(f"NATS at {self._where} took no message ({str(away[0]) or 'no answer'})")
@@ -138,44 +129,24 @@ class Broker:
         if self.is_connected:
             self.silent.update(asked - answered)
 
-    def _tell_of_refusals(self, packets: Sequence[Packet], answers: Sequence[BaseException | None]) -> None:
-        """Once for each message: it stays in the outbox, and is tried again until somebody has changed something."""
-        for packet, answer in zip(packets, answers, strict=True):
-            if isinstance(answer, REFUSALS) and packet.message_id not in self._refused:
-                self._refused[packet.message_id] = None
-                log.error(
-                    "NATS does not take a message; it stays in the outbox and is tried again",
-                    message_id=packet.message_id,
-                    subject=packet.subject,
-                    bytes=len(packet.body.encode()),
-                    reason=str(answer),
-                )
-        while len(self._refused) > MOST_REMEMBERED:
-            del self._refused[next(iter(self._refused))]
-
     async def _publish_one(self, stream: JetStreamContext, packet: Packet) -> None:
         headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
         try:
             async with asyncio.timeout(2 * PUBLISH_TIMEOUT):  # nats-py's own begins when the message has been written
                 await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
         except TimeoutError as error:
-            if packet.subject.lower() in self._forbidden:
+            if self._refusals.is_forbidden(packet.subject):
                 raise Forbidden(f"the user of this connection may not publish on {packet.subject!r}") from error
             raise
-        self._forbidden.discard(packet.subject.lower())
 
     async def _heed(self, error: Exception) -> None:
-        """A subject that is forbidden is told of aside, and the publication gets no answer.
-
-        Every failed connection is an error to nats-py as well; to us it is the same outage, told once.
-        """
+        """Every failed connection is an error to nats-py; to us it is the same outage, told once."""
         self._complaint = in_words(error)
-        if found := re.search(r"permissions violation for publish to \"?([^\s\"]+)", str(error), re.IGNORECASE):
-            self._forbidden.add(found[1].lower())
+        self._refusals.heed(error)
 
     async def _lost(self) -> None:
         self.silent.clear()
-        self._forbidden.clear()
+        self._refusals.forget()
         if self._client is not None:
             outages().begins(Resource.NATS, CONNECTION, f"the connection to {self._where} is lost")
 

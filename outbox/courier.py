@@ -61,6 +61,11 @@ class Source(Protocol):
 class Courier(Publisher, Protocol):
     """Carries the messages of one service."""
 
+    @property
+    def problems(self) -> list[str]:
+        """What it cannot carry until a person has changed something, though the broker is there."""
+        ...
+
     async def connect(self) -> None:
         """One try. Raises BrokerOutOfReach."""
         ...

@@ -1,6 +1,7 @@
 """How a role is: whether it works, and if not, what it lacks, in sentences."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -36,12 +37,15 @@ class Readiness:
         return not self.problems
 
 
-async def readiness(role: str, outbox: Outbox, outages: Outages, *, has_started: bool) -> Readiness:
-    """Ask the database, and tell what the loops have noticed. Never raises."""
+async def readiness(
+    role: str, outbox: Outbox, outages: Outages, others: Sequence[str] = (), *, has_started: bool
+) -> Readiness:
+    """Ask the database, and tell what the loops have noticed, and other problems. Never raises."""
     problems = [
         f"{resource} {resource.trouble} since {moment(outage.since)}: {outage.reason}"
         for resource, outage in outages.current.items()
     ]
+    problems += others
     unpublished, overdue = None, None
     try:
         async with asyncio.timeout(PATIENCE):

@@ -76,7 +76,8 @@ class Service:
 
     async def readiness(self) -> Readiness:
         """Whether it does its work, and what it lacks."""
-        return await readiness(self.role, self._outbox, self.outages, has_started=self.ready.is_set())
+        problems = self._courier.problems
+        return await readiness(self.role, self._outbox, self.outages, problems, has_started=self.ready.is_set())
 
     async def run(self) -> None:
         """Until `stop` is called. A broker that is away is waited for, for as long as it takes."""

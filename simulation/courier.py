@@ -46,6 +46,11 @@ class SimulatedCourier:
         """Whether there is a connection at this moment."""
         return self._broker.is_up
 
+    @property
+    def problems(self) -> list[str]:
+        """Nothing is forbidden here."""
+        return []
+
     async def connect(self) -> None:
         """One try. Raises BrokerOutOfReach."""
         await self._come_to("fetch")

@@ -33,6 +33,7 @@ from tests.support.waiting import eventually
 
 TABLE = messaging("order").outbox
 INLET = command_inlet("order")
+MUZZLED = "our NATS user may not publish on saga.event.order.opened: give it the permission"
 
 
 @pytest.fixture
@@ -212,6 +213,25 @@ async def test_a_batch_that_takes_long_and_gets_on_is_none(nats: EmbeddedNats, d
         await eventually(is_settled, "all are handled")
     assert (one_by_one.done, one_by_one.ailments) == (5, [])
     assert hands.seconds == 6 * LONGEST_HANG
+
+
+# --- what a person has to change -------------------------------------------------------------------------------------
+
+
+class Muzzled(NatsCourier):
+    """Its NATS user may not publish everything."""
+
+    @property
+    def problems(self) -> list[str]:
+        return [MUZZLED]
+
+
+@pytest.mark.usefixtures("database")
+async def test_what_the_broker_does_not_take_from_us_is_told(nats: EmbeddedNats, database_urls: DatabaseUrls) -> None:
+    outbox = outbox_on(Database(database_urls("order")), "order")
+    service = Service("order", courier=Muzzled(nats.url, "order"), inlets={}, outbox=outbox)
+    assert (await service.readiness()).problems == [MUZZLED]
+    await outbox.database.close()
 
 
 # --- half of the connections -----------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What NATS does not take from us: a message that is too large for it, and one that this user may not publish."""
 
+import os
+import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -42,6 +44,11 @@ class StrictNats(EmbeddedNats):
     def _config(self) -> str:
         return super()._config() + RULES
 
+    def allow_everything(self) -> None:
+        """A person has changed the permissions."""
+        self._config_file.write_text(self._config_file.read_text().replace("deny:", "allow:"), encoding="utf-8")
+        os.kill(self.pid, signal.SIGHUP)
+
 
 @pytest.fixture
 def strict(tmp_path: Path) -> Iterator[StrictNats]:
@@ -73,6 +80,20 @@ async def test_a_subject_that_is_forbidden_to_one_service_costs_nobody_a_stream(
         for name in ("captured", "refunded")
     ]
     assert (await everybody.jetstream.stream_info(EVENTS)).state.messages == 10
+    which = "saga.event.payment.captured, saga.event.payment.refunded"
+    assert payment.problems == [f"our NATS user may not publish on {which}: give it the permission"]
+    strict.allow_everything()
+
+    async def is_allowed() -> bool:
+        try:
+            return await payment.publish([captured, refunded]) == [captured, refunded]
+        except BrokerOutOfReach:  # the server sends away those whose permissions have changed
+            return False
+
+    with capture_logs() as logs:
+        await eventually(is_allowed, "what is allowed leaves")
+    again = [line["subject"] for line in logs if line["event"] == "NATS takes messages on this subject again"]
+    assert (", ".join(again), payment.problems) == (which, [])
     await payment.close()
     await everybody.close()
 
