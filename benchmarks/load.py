@@ -31,6 +31,7 @@ from orchestrator.composition import Client
 from orchestrator.door import StartRequest
 from orchestrator.tables import sagas
 from outbox.broker import servers_of
+from outbox.within import within
 
 AT_ONCE: Final = 500
 ENDS: Final = ("completed", "compensated", "stuck")
@@ -131,7 +132,7 @@ class Load:
         self._news.clear()
         while not self._news.is_set():
             try:
-                async with asyncio.timeout(QUIET):
+                async with within(QUIET):
                     await self._news.wait()
             except TimeoutError:
                 await self._ask()

@@ -18,6 +18,7 @@ from chaos.names import PROCESSES
 from chaos.site import Site, cut_short
 from orchestrator.cli.processes import role_of
 from orchestrator.embedded.forked import SAGA, Forked, ForkServer
+from outbox.within import within
 
 STOP_SECONDS: Final = 60.0
 DEATH_SECONDS: Final = 60.0
@@ -91,7 +92,7 @@ class Fleet:
         with suppress(ProcessLookupError):  # it has just died, and how is about to be told
             os.kill(pid, signal.SIGKILL)
         try:
-            async with asyncio.timeout(DEATH_SECONDS):
+            async with within(DEATH_SECONDS):
                 code = await asyncio.shield(running.ended)
         except TimeoutError:
             running.is_expected_to_end = False
@@ -109,7 +110,7 @@ class Fleet:
                     os.kill(running.command.pid, signal.SIGTERM)
         for name, running in self.running.items():
             try:
-                async with asyncio.timeout(STOP_SECONDS):
+                async with within(STOP_SECONDS):
                     await asyncio.shield(running.ended)
             except TimeoutError:
                 self.surprises.append(f"{name} had not left {STOP_SECONDS:g} s after SIGTERM, and was killed")

@@ -1,12 +1,12 @@
 """The dead letters of all roles together. A database that is out of reach hides its own, and no others."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
-from orchestrator.settled import settled_by_hand
+from orchestrator.settled import Settled
 from outbox.database import Database
 from outbox.dead_letters import LETTERS_AT_ONCE, Buried, DeadLetters, Order, Outcome, Wanted
 from outbox.errors import DatabaseOutOfReach, SchemaMissing
@@ -83,21 +83,14 @@ class Letters:
 
         What is buried again meanwhile is left alone: it is younger than the order.
         """
-        for box in self.boxes.values():
-            numbers = await box.numbers(wanted)
-            for start in range(0, len(numbers), LETTERS_AT_ONCE):
-                some = numbers[start : start + LETTERS_AT_ONCE]
-                yield await box.carry_out(order, some, await self._refused(order, box, some))
-
-    async def _refused(self, order: Order, box: DeadLetters, numbers: Sequence[int]) -> dict[int, str]:
-        if order.act == "dropped" or order.force:
-            return {}
-        letters = await box.find(Wanted(numbers=numbers))
-        database = self.orchestrator()
+        settled = Settled(self.orchestrator)
         try:
-            return await settled_by_hand(database, letters)
+            for box in self.boxes.values():
+                numbers = await box.numbers(wanted)
+                for start in range(0, len(numbers), LETTERS_AT_ONCE):
+                    yield await box.carry_out(order, numbers[start : start + LETTERS_AT_ONCE], settled.why_not)
         finally:
-            await database.close()
+            await settled.close()
 
     async def _ask(self, look: Callable[[DeadLetters], Awaitable[T]]) -> dict[str, T]:
         answers: dict[str, T] = {}

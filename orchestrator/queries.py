@@ -286,12 +286,13 @@ class Queries:
                 participant=(spec.participant or spec.action.value) if spec else "?",
                 status=state.status.value,
                 due_at=None if saga.phase in ENDED else state.due_at,
-                note=state.stuck,
             )
         for line in log:
             step = getattr(line.entry, "step", None)
             if step in views:
                 _note(views[step], line)
+        for name, state in saga.steps.items():
+            views[name].note = state.stuck or views[name].note
         return list(views.values())
 
 
@@ -314,8 +315,7 @@ def _note(view: StepView, line: LogLine) -> None:
         case DoneByHand(by=by, reason=reason):
             view.answered_at, view.note = line.at, f"by hand, {by}: {reason}"
         case RefusedStep(reason=reason):
-            view.answered_at = line.at
-            view.note = view.note or reason
+            view.answered_at, view.note = line.at, reason
         case UndoAsked(attempt=attempt):
             view.undo_attempts = attempt
             view.undo_asked_at = view.undo_asked_at or line.at
@@ -324,7 +324,7 @@ def _note(view: StepView, line: LogLine) -> None:
         case UndoneByHand(by=by, reason=reason):
             view.undone_at, view.note = line.at, f"by hand, {by}: {reason}"
         case UndoRefused(reason=reason):
-            view.note = view.note or reason
+            view.note = reason
         case _:
             pass
 

@@ -18,6 +18,7 @@ from outbox.line import Line
 from outbox.outages import CONNECTION, Resource, outages
 from outbox.refusals import REFUSALS, Forbidden, Refusals
 from outbox.topology import stream_of
+from outbox.within import cancellations, within
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Broker:
         if not self.url.startswith(("ws://", "wss://")):
             client._transport = Line()
         try:
-            async with asyncio.timeout(patience):
+            async with within(patience):
                 await client.connect(
                     servers_of(self.url),
                     name=self._name,
@@ -132,7 +133,7 @@ class Broker:
     async def _publish_one(self, stream: JetStreamContext, packet: Packet) -> None:
         headers = {"Nats-Msg-Id": packet.message_id, "Content-Type": packet.content_type}
         try:
-            async with asyncio.timeout(2 * PUBLISH_TIMEOUT):  # nats-py's own begins when the message has been written
+            async with within(2 * PUBLISH_TIMEOUT):  # nats-py's own begins when the message has been written
                 await stream.publish(packet.subject, packet.body.encode(), headers=headers, timeout=PUBLISH_TIMEOUT)
         except TimeoutError as error:
             if self._refusals.is_forbidden(packet.subject):
@@ -179,11 +180,12 @@ def without_user(url: str) -> str:
 
 async def abandon(client: Client) -> None:
     """Close a connection, whatever state it is in."""
+    before = cancellations()
     try:
-        async with asyncio.timeout(2.0):
+        async with within(2.0):
             await client.close()
     except asyncio.CancelledError:  # also of a task of nats-py's that it has ended, and waits for
-        if (task := asyncio.current_task()) is not None and task.cancelling():
+        if cancellations() > before:
             raise
     except Exception as error:  # it may never have been open, and we are leaving anyway
         log.debug("NATS connection did not close", reason=str(error))

@@ -8,10 +8,9 @@ knows it again. What still cannot be handled is buried again, as a new letter.
 What a person did, and why, is written in the same transaction (`dead_letter_log`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, Final, Literal
 from uuid import uuid4
 
@@ -102,6 +101,10 @@ class Outcome:
     why_not: str | None = None
 
 
+WhyNot = Callable[[Sequence[Buried]], Awaitable[Mapping[int, str]]]
+"""Letters -> of those that are better not sent: number -> why."""
+
+
 class DeadLetters:
     """One role's."""
 
@@ -129,18 +132,19 @@ class DeadLetters:
         async with self._outbox.database.reading() as connection:
             return [(row.id, row.at, row.reason) for row in await connection.execute(query)]
 
-    async def carry_out(
-        self, order: Order, numbers: Sequence[int], refused: Mapping[int, str] = MappingProxyType({})
-    ) -> list[Outcome]:
+    async def carry_out(self, order: Order, numbers: Sequence[int], why_not: WhyNot | None = None) -> list[Outcome]:
         """Redrive or drop these, in one transaction. What others have done meanwhile is not among the outcomes.
 
-        `refused`: why not, of those that should be redriven by force only.
+        `why_not` is asked, of what is redriven without force, which should not be.
         """
         locked = select(self._table).where(self._outbox.database.any_of(self._table.c.id, numbers))
         locked = locked.order_by(self._table.c.id).with_for_update()
         await self._outbox.clock.sync(self._outbox.database)
         async with self._outbox.unit_of_work() as unit:
             letters = [buried_from(self.role, row) for row in await unit.connection.execute(locked)]
+            refused: Mapping[int, str] = {}
+            if why_not is not None and order.act == "redriven" and not order.force:
+                refused = await why_not(letters)
             outcomes = [Outcome(letter, order.act, _why_not(order, letter, refused)) for letter in letters]
             if not order.dry_run:
                 await self._write(unit, order, [one.letter for one in outcomes if one.why_not is None])

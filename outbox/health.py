@@ -1,6 +1,5 @@
 """How a role is: whether it works, and if not, what it lacks, in sentences."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +10,7 @@ from outbox.errors import OutOfReach, SchemaMissing
 from outbox.moments import moment
 from outbox.outages import Outages, Resource
 from outbox.unit_of_work import Outbox
+from outbox.within import within
 
 PATIENCE: Final = 3.0
 """Seconds that the database is given to answer."""
@@ -48,7 +48,7 @@ async def readiness(
     problems += others
     unpublished, overdue = None, None
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with within(PATIENCE):
             unpublished, overdue = await _backlog(outbox)
     except (OutOfReach, SchemaMissing, TimeoutError) as error:
         if outages.current.keys().isdisjoint((Resource.DATABASE, Resource.TABLES)):

@@ -16,6 +16,7 @@ from outbox.delivery import Delivery, Message
 from outbox.errors import BrokerOutOfReach
 from outbox.loops import forever
 from outbox.pull import PullSubscription
+from outbox.within import within
 
 log = structlog.get_logger()
 
@@ -126,7 +127,7 @@ class Intake:
         self._answered.clear()
         await self._subscription.ask(self._asked, self._missing, self._expires)
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._expires + SLACK):
+            async with within(self._expires + SLACK):
                 await self._answered.wait()
         return self._pause
 

@@ -8,6 +8,7 @@ import structlog
 
 from outbox.errors import OutOfReach, SchemaMissing
 from outbox.outages import outages
+from outbox.within import cancellations
 
 log = structlog.get_logger()
 
@@ -40,8 +41,8 @@ async def forever(name: str, job: Callable[[], Awaitable[float]]) -> None:
                 log.warning(SURVIVED, job=name, reason=str(error), exc_info=error)
             pause, is_told = _longer(pause), True
             wait = pause
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise asyncio.CancelledError  # `wait_for` of Python 3.11 swallows one that comes as its answer comes
+        if cancellations():
+            raise asyncio.CancelledError  # which somebody has swallowed
         await asyncio.sleep(wait)
 
 

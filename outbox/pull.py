@@ -4,7 +4,6 @@ A request names our inbox, and the broker hands each message over as it comes, u
 for or the request's time is over. A FastStream subscriber listens there (docs/adr/0024).
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from typing import Final, Protocol
@@ -23,6 +22,7 @@ from outbox.delivery import Message
 from outbox.errors import BrokerOutOfReach
 from outbox.outages import Outages, Resource, outages
 from outbox.topology import Inlet
+from outbox.within import within
 
 log = structlog.get_logger()
 
@@ -139,7 +139,7 @@ class NatsPullSubscription:
             return
         drain: Callable[[], Awaitable[None]] = subscription.drain
         try:
-            async with asyncio.timeout(LEAVE):
+            async with within(LEAVE):
                 await drain()
         except (NatsError, OSError, TimeoutError) as error:
             raise BrokerOutOfReach(f"the broker does not let us go ({error})") from error

@@ -28,6 +28,7 @@ from outbox.errors import DatabaseOutOfReach, SchemaMissing
 from outbox.outages import outages
 from outbox.suspects import DEADLY_AFTER, GIVE_UP_AFTER, SUSPECT_AFTER, Suspects
 from outbox.unit_of_work import DeadLetter, Outbox, UnitOfWork
+from outbox.within import within
 
 log = structlog.get_logger()
 
@@ -268,7 +269,7 @@ class Pump:
 
     async def _is_stopping_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with within(seconds):
                 await self._stopping.wait()
         return self._stopping.is_set()
 

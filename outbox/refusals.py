@@ -5,7 +5,8 @@ message, for each message; what is forbidden, for each subject, and once more wh
 """
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
@@ -21,6 +22,10 @@ MOST_REMEMBERED: Final = 1000
 """Messages that are not told of twice."""
 
 
+LATELY: Final = 60.0
+"""Seconds. What waits in the outbox is tried more often than that."""
+
+
 class Forbidden(NatsError):
     """NATS does not let this user publish on a subject."""
 
@@ -32,18 +37,18 @@ REFUSALS: Final = (Forbidden, MaxPayloadError, BadSubjectError, BadRequestError)
 class Refusals:
     """Those of one connection, and what was told of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
         self._heard: set[str] = set()  # subjects that NATS has named as forbidden, in lower case, as nats-py has it
-        self._subjects: set[str] = set()  # that were told of
+        self._subjects: dict[str, float] = {}  # that were told of, and when they were refused last
         self._messages: dict[str, None] = {}  # ids of those that were told of, the oldest first
 
     @property
     def problems(self) -> list[str]:
-        """What a person has to change, for `/readyz`."""
-        if not self._subjects:
-            return []
-        which = ", ".join(sorted(self._subjects))
-        return [f"our NATS user may not publish on {which}: give it the permission"]
+        """What a person has to change, for `/readyz`. Another replica may have sent what was refused to us."""
+        lately = self._monotonic() - LATELY
+        which = ", ".join(sorted(subject for subject, at in self._subjects.items() if at >= lately))
+        return [f"our NATS user may not publish on {which}: give it the permission"] if which else []
 
     def heed(self, error: Exception) -> None:
         """A subject that is forbidden is told of aside, and the publication gets no answer."""
@@ -74,14 +79,13 @@ class Refusals:
 
     def _is_taken(self, subject: str) -> None:
         self._heard.discard(subject.lower())
-        if subject in self._subjects:
-            self._subjects.discard(subject)
+        if self._subjects.pop(subject, None) is not None:
             log.info("NATS takes messages on this subject again", subject=subject)
 
     def _is_news(self, packet: Packet, answer: BaseException) -> bool:
         if isinstance(answer, Forbidden):
             is_news = packet.subject not in self._subjects
-            self._subjects.add(packet.subject)
+            self._subjects[packet.subject] = self._monotonic()
             return is_news
         is_news = packet.message_id not in self._messages
         self._messages[packet.message_id] = None

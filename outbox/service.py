@@ -18,6 +18,7 @@ from outbox.pump import Processor, Pump
 from outbox.relay import Relay
 from outbox.topology import Inlet
 from outbox.unit_of_work import Outbox
+from outbox.within import cancellations
 
 log = structlog.get_logger()
 
@@ -113,6 +114,8 @@ class Service:
                 break
             except (BrokerOutOfReach, OSError) as error:
                 self.outages.begins(Resource.NATS, "the start", str(error))
+                if cancellations():
+                    raise asyncio.CancelledError from error  # which nats-py has swallowed
                 await asyncio.sleep(delay)
                 delay = min(5.0, delay * 2)
         self.outages.ends("the start")

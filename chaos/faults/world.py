@@ -15,6 +15,7 @@ from chaos.record import Fault
 from chaos.site import Site
 from orchestrator.composition import Client
 from outbox.errors import BrokerOutOfReach
+from outbox.within import within
 
 PATIENCE: Final = 5.0
 """Seconds that a fault waits for its turn at a victim that is being hit already."""
@@ -43,7 +44,7 @@ class World:
             for victim in sorted(victims):
                 turn = self._turns.setdefault(victim, asyncio.Lock())
                 try:
-                    async with asyncio.timeout(PATIENCE):
+                    async with within(PATIENCE):
                         await turn.acquire()
                 except TimeoutError:
                     raise Missed(f"{victim} is being hit by another fault") from None

@@ -55,12 +55,13 @@ def windows(samples: Sequence[Sample], most: int | None = None) -> list[Window]:
     if not ordered:
         return []
     most = most or min(WINDOWS, max(FEW, ordered[-1].completed // SAGAS))
-    length = ordered[-1].at / most * (1 - 1e-9)  # the last sample closes the last window, whatever rounding does
+    length = ordered[-1].at / most
     before, gathered = Sample(at=0, started=0, completed=0, compensated=0, stuck=0), list[Sample]()
     found: list[Window] = []
     for sample in ordered:
         gathered.append(sample)
-        if sample.at > before.at and sample.at >= (len(found) + 1) * length:
+        is_over = len(found) + 1 < most and sample.at >= (len(found) + 1) * length
+        if sample.at > before.at and (is_over or sample is ordered[-1]):  # which closes the last one
             found.append(_window(before, gathered))
             before, gathered = sample, []
     return found

@@ -18,6 +18,7 @@ from orchestrator.composition import inlet_of
 from orchestrator.embedded import die_with_parent
 from orchestrator.settings import Settings
 from outbox.topology import is_fetching
+from outbox.within import within
 
 STOP_SECONDS: Final = 10.0
 
@@ -98,7 +99,7 @@ class RoleProcesses:
         """Wait for a process to die. Returns how it ended. Raises Failure when it lives on, and kills it."""
         process = self._running.pop(name)
         try:
-            async with asyncio.timeout(patience):
+            async with within(patience):
                 return await process.wait()
         except TimeoutError:
             process.kill()
@@ -113,7 +114,7 @@ def role_of(name: str) -> str:
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     try:
-        async with asyncio.timeout(STOP_SECONDS):
+        async with within(STOP_SECONDS):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -61,11 +61,7 @@ def simulate(
 
 def _run(seed: int, schedules: int, jobs: int) -> "Report":
     signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))  # take the players along
-    from simulation.runner import run
-
     bar, task = console.progress("simulating", schedules)
-    if bar.disable:
-        console.say(f"… simulating {counted(schedules, 'schedule')}, from seed {seed}")
     so_far: Report | None = None
 
     def watch(report: "Report") -> None:
@@ -74,6 +70,10 @@ def _run(seed: int, schedules: int, jobs: int) -> "Report":
         bar.update(task, completed=report.schedules, count=f"{report.schedules:,} of {schedules:,}")
 
     try:
+        from simulation.runner import run
+
+        if bar.disable:
+            console.say(f"… simulating {counted(schedules, 'schedule')}, from seed {seed}")
         with bar:
             return run(seed, schedules, jobs, watch)
     except KeyboardInterrupt:

@@ -32,6 +32,7 @@ from outbox.errors import BrokerOutOfReach, DatabaseOutOfReach, SchemaMissing
 from outbox.suspects import GIVE_UP_AFTER
 from outbox.tables import MessagingTables
 from outbox.topology import ACK_WAIT, Inlet, command_inlet
+from outbox.within import within
 
 PATIENCE: Final = 5.0
 """Seconds that one database, or the broker, is given to answer."""
@@ -211,7 +212,7 @@ class Witness:
 
     async def _found(self, door: Door, commands: Sequence[str]) -> Found:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with within(PATIENCE):
                 return await _look_into(door, commands)
         except DatabaseOutOfReach as error:
             return Found(problem=error.what)

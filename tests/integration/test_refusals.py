@@ -17,6 +17,7 @@ from outbox.courier import SILENT_PUBLICATIONS, NatsCourier
 from outbox.envelope import Packet
 from outbox.errors import BrokerOutOfReach
 from outbox.outages import Outages, report_to
+from outbox.refusals import LATELY, Forbidden, Refusals
 from outbox.topology import COMMANDS, EVENTS, command_inlet
 from tests.support.messaging import envelope
 from tests.support.servers import DatabaseUrls
@@ -96,6 +97,20 @@ async def test_a_subject_that_is_forbidden_to_one_service_costs_nobody_a_stream(
     assert (", ".join(again), payment.problems) == (which, [])
     await payment.close()
     await everybody.close()
+
+
+def test_a_subject_that_is_refused_no_more_is_no_problem_for_ever() -> None:
+    """Another replica has sent what waited, and nothing more comes on this subject."""
+    now = 0.0
+    refusals, rare = Refusals(lambda: now), Packet("m", "saga.event.payment.refunded", "{}")
+    refusals.note([rare], [Forbidden("no")])
+    now += LATELY
+    assert len(refusals.problems) == 1
+    now += 1
+    assert refusals.problems == []
+    with capture_logs() as logs:
+        refusals.note([rare, rare], [Forbidden("no"), Forbidden("no")])
+    assert (len(refusals.problems), logs) == (1, [])  # it is no news
 
 
 @pytest.mark.usefixtures("soon")

@@ -1,13 +1,15 @@
 """What a person has answered for is not redriven: it would be done a second time, or against what the person said."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
 
 import pytest
 from sqlalchemy import select
 
 from orchestrator.composition import messaging_of
-from orchestrator.events import Resolved
+from orchestrator.definition import Policy
+from orchestrator.events import Cancelled, Resolved
 from orchestrator.letters import Letters
 from outbox.database import Database
 from outbox.dead_letters import DeadLetters, Order, Wanted
@@ -15,7 +17,8 @@ from outbox.envelope import Envelope
 from outbox.errors import DatabaseOutOfReach
 from outbox.unit_of_work import DeadLetter
 from tests.support.servers import DatabaseUrls
-from tests.support.world import Desk, World, an_order, answer
+from tests.support.waiting import eventually
+from tests.support.world import Desk, World, an_order, answer, definitions_with
 
 OUTBOX = messaging_of("orchestrator").outbox
 SUBJECT = "saga.cmd.order.open-order"
@@ -88,6 +91,39 @@ async def test_once_it_is_to_be_undone_its_undo_can_be_redriven(world: World, le
     assert await redrive(letters) == [None]
 
 
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_pivot_of_which_a_person_says_that_it_did_not_happen_is_not_redriven(
+    database_urls: DatabaseUrls, happened: bool
+) -> None:
+    """It would take the money of an order that is undone. Nor is one of which a person says that it did."""
+    definitions = definitions_with(Policy(timeout=timedelta(milliseconds=1), attempts=1, jitter=0))
+    async with World(database_urls, roles=["orchestrator", "order", "payment"], definitions=definitions) as world:
+        desk = world.desk()
+        saga_id = await begin(desk)
+        for step in ("open-order", "reserve-stock", "authorise-payment"):
+            data = {"authorisation_code": "A1"} if step == "authorise-payment" else {}
+            await desk.receive(answer(f"{saga_id}/{step}/do").model_copy(update={"data": data}))
+
+        async def is_stuck() -> bool:
+            await desk.engine.fire_timers()
+            return bool((await world.saga(saga_id)).stuck)
+
+        await eventually(is_stuck, "nobody answers")
+        [capture] = await commands(world, "capture-payment/do")
+        async with world.outbox("payment").unit_of_work() as unit:
+            unit.bury(DeadLetter("saga.cmd.payment.capture", capture.id, "no handler", capture.encode(), 3))
+        boxes = {"payment": DeadLetters("payment", world.outbox("payment"))}
+        letters = Letters(boxes, partial(Database, database_urls("orchestrator")))
+        before = Cancelled("ada", "the bank has no such capture", pivot_did_not_happen=True)
+        await desk.engine.tell(saga_id, Resolved("ada", "it was captured") if happened else before)
+        [why_not] = await redrive(letters)
+    assert why_not is not None
+    assert ("has turned back at capture-payment" in why_not, "answered for capture-payment" in why_not) == (
+        not happened,
+        happened,
+    )
+
+
 async def test_what_no_saga_has_asked_for_is_redriven(world: World, letters: Letters) -> None:
     """A service may have, or a saga that is pruned since."""
     [of_nobody] = await commands(world, await begin(world.desk()))
@@ -100,12 +136,21 @@ async def test_what_no_saga_has_asked_for_is_redriven(world: World, letters: Let
     assert sent is None
 
 
+async def test_what_no_saga_can_have_asked_for_needs_no_orchestrator(world: World) -> None:
+    nowhere = partial(Database, "postgresql://nobody@127.0.0.1:1/orchestrator")
+    letters = Letters({"order": DeadLetters("order", world.outbox("order"))}, nowhere)
+    async with world.outbox("order").unit_of_work() as unit:
+        unit.bury(DeadLetter(SUBJECT, None, "it is not JSON", "{", 3))
+    [why_not] = await redrive(letters)
+    assert str(why_not).startswith("it cannot be read")
+
+
 async def test_nothing_is_redriven_while_the_orchestrator_cannot_be_asked(world: World) -> None:
     nowhere = partial(Database, "postgresql://nobody@127.0.0.1:1/orchestrator")
     letters = Letters({"order": DeadLetters("order", world.outbox("order"))}, nowhere)
     await begin(world.desk())
     await bury_commands(world, "open-order/do")
-    with pytest.raises(DatabaseOutOfReach):
+    with pytest.raises(DatabaseOutOfReach, match=r"it knows what a person has answered for; or send .* with --force"):
         await redrive(letters)
     assert len(await letters.find(Wanted())) == 1
     assert await redrive(letters, force=True) == [None]

@@ -99,6 +99,7 @@ def test_two_seeds_are_two_schedules(player: Player) -> None:
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_a_planted_bug_is_found(bug: Bug, player: Player) -> None:
+    assert bug.name in FINDS, HUNT
     find = FINDS[bug.name]
     with dug_in(bug):
         found = player.play(find.seed).violations

@@ -27,8 +27,7 @@ def main(*parts: str) -> int:
         "machine": hunt_in_the_machine,
         "outside": partial(hunt_outside, keeping="--keep" in parts),
     }
-    chosen = [part for part in parts if part in hunts]
-    return sum(hunts[part]() for part in chosen or hunts)
+    return sum(hunts[part]() for part in [part for part in parts if part != "--keep"] or hunts)
 
 
 def hunt_in_the_machine() -> int:
