@@ -29,6 +29,8 @@ PING_EVERY: Final = 5
 UNANSWERED_PINGS: Final = 2
 """A server that has answered none of these many pings, so many seconds apart, is gone: a cut network says nothing."""
 
+WRONG_USER: Final = "user, password or token was refused"
+
 
 class Broker:
     """A connection that never gives up, and says once when it is lost and once when it is back."""
@@ -142,7 +144,8 @@ class Broker:
 
     async def _heed(self, error: Exception) -> None:
         """Every failed connection is an error to nats-py; to us it is the same outage, told once."""
-        self._complaint = in_words(error)
+        if self._complaint != WRONG_USER:  # after which the server hangs up, which is an error as well
+            self._complaint = in_words(error)
         self._refusals.heed(error)
 
     async def _lost(self) -> None:
@@ -164,7 +167,7 @@ def in_words(error: Exception) -> str:
     if isinstance(error, socket.gaierror):
         return "no host has this name"
     if "authorization violation" in told.lower():
-        return "user, password or token was refused"
+        return WRONG_USER
     return told
 
 
