@@ -61,12 +61,12 @@ def _commands(letter: Buried) -> Iterable[Envelope]:
 
 def _why_not(known: Mapping[str, Saga], command: Envelope) -> str | None:
     saga = known.get(command.subject)
-    step, _, direction = command.id.removeprefix(f"{command.subject}/").partition("/")
+    step = command.id.removeprefix(f"{command.subject}/").partition("/")[0]
     if saga is None or step not in saga.steps:
         return None
     if saga.steps[step].by_hand:
         return BY_HAND.format(step=step, saga=saga.id)
     has_turned_back = saga.phase in (Phase.COMPENSATING, Phase.COMPENSATED)
-    if has_turned_back and saga.steps[step].status is StepStatus.REFUSED and direction.startswith("do"):
+    if has_turned_back and saga.steps[step].status is StepStatus.REFUSED:  # it was never to be undone
         return TURNED_BACK.format(step=step, saga=saga.id)  # who did refuse it would refuse it again
     return None

@@ -21,7 +21,6 @@ log = structlog.get_logger()
 MOST_REMEMBERED: Final = 1000
 """Messages that are not told of twice."""
 
-
 LATELY: Final = 60.0
 """Seconds. What waits in the outbox is tried more often than that."""
 

@@ -136,6 +136,22 @@ async def test_what_no_saga_has_asked_for_is_redriven(world: World, letters: Let
     assert sent is None
 
 
+async def test_a_command_to_the_orchestrator_itself_is_asked_for_in_the_database_that_it_leaves(
+    world: World, database_urls: DatabaseUrls
+) -> None:
+    """It begins a child saga, and its letter is locked meanwhile."""
+    saga_id = await begin(world.desk())
+    [command] = await commands(world, saga_id)
+    async with world.outbox("orchestrator").unit_of_work() as unit:
+        unit.bury(DeadLetter("saga.cmd.orchestrator.start-saga", command.id, "no handler", command.encode(), 3))
+    boxes = {"orchestrator": DeadLetters("orchestrator", world.outbox("orchestrator"))}
+    letters = Letters(boxes, partial(Database, database_urls("orchestrator")))
+    await world.desk().engine.tell(saga_id, RESOLVED)
+    [why_not] = await redrive(letters)
+    assert str(why_not).startswith("a person has answered for open-order")
+    assert await redrive(letters, force=True) == [None]
+
+
 async def test_what_no_saga_can_have_asked_for_needs_no_orchestrator(world: World) -> None:
     nowhere = partial(Database, "postgresql://nobody@127.0.0.1:1/orchestrator")
     letters = Letters({"order": DeadLetters("order", world.outbox("order"))}, nowhere)
